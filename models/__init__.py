@@ -1,0 +1,1 @@
+"""Recommenders, their parts, training and evaluation."""
