@@ -75,8 +75,6 @@ class Recommender(Protocol):
         """float32 ``[b, n_items + 1]``: higher is better; column 0 (padding) is ``-inf``."""
         ...
 
-    def recommend(
-        self, batch: SequenceBatch, *, k: int, exclude: Tensor | None, generator: torch.Generator
-    ) -> TopK:
+    def recommend(self, batch: SequenceBatch, *, k: int, exclude: Tensor | None, generator: torch.Generator) -> TopK:
         """The ``k`` best items; ``exclude`` is int64 ``[b, e]`` of ids never to return, 0 where unused."""
         ...

@@ -44,7 +44,7 @@ def parse_config(name: str, config: Mapping[str, Any] | StrictModel | None) -> S
         UnknownModelError: For an unknown model.
         ConfigError: For unknown keys or impossible values.
     """
-    schema = load(name).Config
+    schema: type[StrictModel] = load(name).Config
     if isinstance(config, schema):
         return config
     values = config.model_dump() if isinstance(config, StrictModel) else dict(config or {})
