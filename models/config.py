@@ -11,11 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used: where, what came, what was expected."""
-
-    usage = True  # the call was wrong: exit code 2
+from models.errors import ConfigError
 
 
 class StrictModel(BaseModel):

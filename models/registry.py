@@ -10,15 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from models import recommenders
 from models.config import StrictModel, parse_strict, suggest
+from models.errors import MissingFeatureError, UnknownModelError
 
 if TYPE_CHECKING:
     from models.interface import FeatureTables, Recommender
-
-
-class UnknownModelError(LookupError):
-    """No recommender has that name."""
-
-    usage = True
 
 
 def names() -> list[str]:
@@ -79,12 +74,6 @@ def build(
     tables = dict(features or {})
     check_features(name, module.required_features(parsed), tables, n_items=n_items)
     return module.build(parsed, n_items=n_items, features=tables)
-
-
-class MissingFeatureError(ValueError):
-    """A model needs a feature table that was not given, or that has the wrong shape."""
-
-    usage = True
 
 
 def check_features(name: str, required: tuple[str, ...], tables: FeatureTables, *, n_items: int) -> None:

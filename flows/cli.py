@@ -1,0 +1,144 @@
+"""The ``reelstore`` command: parsing and dispatch. Everything heavy is imported inside the command that needs it.
+
+Exit codes: 0 done, 1 the work failed, 2 the call was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flows import errors, settings
+
+if TYPE_CHECKING:
+    from flows.commands.outcome import Outcome
+
+PAIRS = "key=value"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after ``reelstore``; ``sys.argv`` when None.
+
+    Returns:
+        The exit code.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING if options.json else logging.INFO, format="%(levelname)s %(message)s"
+    )
+    for noisy in ("httpx", "httpcore"):  # one line per request would drown the progress
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        outcome = _run(options)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; finished shards and downloads are kept, the same command goes on from there\n")
+        return 130
+    except Exception as error:
+        code = errors.exit_code(error)
+        if code is None:
+            raise
+        _print_error(error, as_json=options.json)
+        return code
+    sys.stdout.write((json.dumps(outcome.payload, default=str) if options.json else outcome.text).rstrip("\n") + "\n")
+    return outcome.code
+
+
+def _run(options: argparse.Namespace) -> Outcome:
+    module_name, function = options.run.split(":")
+    module = importlib.import_module(f"flows.commands.{module_name}")
+    return getattr(module, function)(settings.load(options.root), options)
+
+
+def _print_error(error: Exception, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps({"error": str(error), "kind": type(error).__name__}) + "\n")
+    sys.stderr.write(f"reelstore: {error}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reelstore",
+        description="Datasets, feature stores and trainings of multimodal sequential recommenders.",
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    for target, default in ((parser, None), (common, argparse.SUPPRESS)):
+        target.add_argument("--root", default=default, help="where data lies (REELSTORE_ROOT; default ./data)")
+        target.add_argument(
+            "--json",
+            action="store_true",
+            default=default or False if target is parser else argparse.SUPPRESS,
+            help="print one JSON object; logs go to stderr",
+        )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: str, help_text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help_text, description=help_text, parents=[common])
+        command.set_defaults(run=run)
+        return command
+
+    add("datasets", "data:datasets", "every dataset: files, licence, what is on disk, access notes")
+    prepare = add("prepare", "data:prepare", "download, parse, clean, k-core, split")
+    prepare.add_argument("dataset")
+    prepare.add_argument("overrides", nargs="*", metavar=PAIRS, help="such as source=PATH_OR_URL k_user=5 limit=200")
+    extract = add("extract", "features:extract", "decode or tokenise, encode, commit a snapshot per feature")
+    extract.add_argument("dataset")
+    extract.add_argument(
+        "--features", default=None, help="comma-separated; default: all that the dataset has media for"
+    )
+    extract.add_argument(
+        "overrides", nargs="*", metavar=PAIRS, help="such as checkpoint=tiny precision=bf16 device=cuda"
+    )
+    add("stores", "stores:stores", "every feature store with version, rows and spec")
+    _add_store(add("store", "stores:store", "look after one store"))
+    _add_models(add)
+    add("deploy", "service:deploy", "register pool, limits, deployments, schedules and automations").add_argument(
+        "--dry-run", action="store_true", help="print what would change"
+    )
+    add("doctor", "service:doctor", "check versions, server, worker, device, disk and hub access")
+    demo = add("demo", "service:demo", "the whole pipeline on generated data through a local Prefect server")
+    demo.add_argument("--port", type=int, default=0, help="port of the local server; 0 takes a free one")
+    return parser
+
+
+def _add_store(store: argparse.ArgumentParser) -> None:
+    store.add_argument("action", choices=("show", "verify", "diff", "quarantine", "retry", "gc"))
+    store.add_argument("name", help="<dataset>/<feature>")
+    store.add_argument("versions", nargs="*", type=int, help="for diff: the two versions")
+    store.add_argument("--keep", type=int, default=3, help="for gc: how many versions to keep")
+    store.add_argument("--grace-days", type=float, default=7.0, help="for gc: younger shards are never removed")
+    store.add_argument("--apply", action="store_true", help="for gc: remove; without it only list")
+    store.add_argument("--reason", default=None, help="for retry: only rows with this reason")
+
+
+def _add_models(add: _Add) -> None:
+    train = add("train", "training:train", "train, select on validation, open the test split once")
+    train.add_argument("experiment", help="a file of configs/experiments")
+    train.add_argument("overrides", nargs="*", metavar=PAIRS, help="such as seed=3 training.epochs=20")
+    evaluate = add("evaluate", "training:evaluate", "rank again with the best checkpoint of a run")
+    evaluate.add_argument("run_id")
+    report = add("report", "training:report", "one self-contained HTML page")
+    report.add_argument("runs", nargs="*", help="run ids; default: all")
+    report.add_argument("--out", default=None, help="the file to write; default ROOT/report.html")
+    recommend = add("recommend", "training:recommend", "the best items for a user")
+    recommend.add_argument("run_id")
+    recommend.add_argument("--user", required=True, help="the user's id in the dataset")
+    recommend.add_argument("-k", type=int, default=10, help="how many")
+
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class _Add(Protocol):
+        def __call__(self, name: str, run: str, help_text: str) -> argparse.ArgumentParser: ...
+
+
+if __name__ == "__main__":
+    sys.exit(main())
