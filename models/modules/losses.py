@@ -78,9 +78,9 @@ def uniform_negatives(
 
 
 def info_nce(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
-    """Contrastive loss of paired rows (van den Oord et al. 2018, eq. 4): row i of ``b`` is the positive of row i of ``a``.
+    """Contrastive loss of paired rows (van den Oord et al. 2018, eq. 4).
 
-    Similarity is the cosine; the other rows of ``b`` are the negatives.
+    Row i of ``b`` is the positive of row i of ``a``, its other rows are the negatives; similarity is the cosine.
 
     Args:
         a: float ``[m, d]``.

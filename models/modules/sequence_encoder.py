@@ -57,6 +57,6 @@ class SequenceEncoder(nn.Module):
 
 
 def last_state(hidden: Tensor, last_position: Tensor) -> Tensor:
-    """float ``[b, d]``: of float ``[b, l, d]`` the row at int64 ``[b]`` (``SequenceBatch.last_position``)."""
+    """Of float ``[b, l, d]`` the row at int64 ``[b]`` (``SequenceBatch.last_position``), as float ``[b, d]``."""
     index = last_position[:, None, None].expand(-1, 1, hidden.shape[2])  # [b, 1, d]
     return hidden.gather(1, index).squeeze(1)

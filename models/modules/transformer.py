@@ -53,7 +53,7 @@ class TransformerBlock(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(d, eps=NORM_EPS)
 
     def forward(self, x: Tensor, *, attend: Tensor | None = None) -> Tensor:
-        """float ``[b, l, d]`` -> float ``[b, l, d]``; ``attend`` as in :class:`MultiHeadAttention`."""
+        """Encode float ``[b, l, d]`` into float ``[b, l, d]``; ``attend`` as in :class:`MultiHeadAttention`."""
         if self.norm_first:
             x = x + self.attention_dropout(self.attention(self.attention_norm(x), attend=attend))
             return x + self.feed_forward(self.feed_forward_norm(x))
@@ -113,5 +113,4 @@ def init_linear(module: nn.Module, *, std: float = 0.02) -> None:
     """Draw a linear layer's weight from N(0, ``std``) and set its bias to zero; leave other modules alone."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=std)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+        nn.init.zeros_(module.bias)

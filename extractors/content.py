@@ -1,0 +1,133 @@
+"""Content hashes: the name, path and age of a file say nothing about what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int | None], None]
+
+_SETTLED_NS = 2_000_000_000
+"""A file that was written less than this before it was hashed is hashed again next time: a change within the
+clock's step would not show in its times."""
+
+
+def file_sha256(path: Path) -> bytes:
+    """SHA-256 of a file's bytes, 32 bytes.
+
+    Raises:
+        OSError: When the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def text_sha256(text: str) -> bytes:
+    """SHA-256 of a text's UTF-8 bytes, 32 bytes; a lone surrogate is kept apart from every valid text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+class HashCache:
+    """Remembers the hash of a file for as long as its size and its times stay the same.
+
+    One small JSON file. It is disposable: without it, every file is read again.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[str, list[int | str]] = _read(path) if path else {}
+        self._changed = False
+
+    def digest(self, path: Path) -> bytes:
+        """SHA-256 of the file, read only when it is not known.
+
+        Raises:
+            OSError: When the file cannot be read.
+        """
+        state = path.stat()
+        key = str(path.absolute())
+        stamp: list[int | str] = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+        known = self._known.get(key)
+        if known is not None and known[:3] == stamp:
+            return bytes.fromhex(str(known[3]))
+        started = time.time_ns()
+        digest = file_sha256(path)
+        if started - max(state.st_mtime_ns, state.st_ctime_ns) > _SETTLED_NS:
+            self._known[key] = [*stamp, digest.hex()]
+            self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Write what is known, in one atomic step; a failure to write costs time later and nothing else."""
+        if self._path is None or not self._changed:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, suffix=".tmp")
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                json.dump(self._known, stream)
+            Path(temporary).replace(self._path)
+        except OSError as error:
+            logger.warning("the hash cache %s could not be written: %s", self._path, error)
+
+
+def _read(path: Path) -> dict[str, list[int | str]]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    return {str(key): row for key, row in values.items() if _is_row(row)}
+
+
+def _is_row(row: object) -> bool:
+    return isinstance(row, list) and [type(value) for value in row] == [int, int, int, str] and len(row[3]) == 64
+
+
+def hash_files(
+    files: Iterable[tuple[str, Path]],
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, bytes], dict[str, OSError]]:
+    """Hash many files, several at a time.
+
+    Args:
+        files: Item id and path.
+        cache: Where to remember hashes between runs.
+        progress: Called with ``("hash", done, total)``.
+
+    Returns:
+        Hash by item id in the given order, and the error of each file that could not be read.
+    """
+    todo = list(files)
+    store = HashCache(cache)
+    hashes: dict[str, bytes] = {}
+    errors: dict[str, OSError] = {}
+
+    def one(entry: tuple[str, Path]) -> bytes | OSError:
+        try:
+            return store.digest(entry[1])
+        except OSError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for done, ((item_id, _), outcome) in enumerate(zip(todo, pool.map(one, todo), strict=True), start=1):
+            if isinstance(outcome, bytes):
+                hashes[item_id] = outcome
+            else:
+                errors[item_id] = outcome
+            if progress is not None:
+                progress("hash", done, len(todo))
+    store.save()
+    return hashes, errors

@@ -1,0 +1,49 @@
+"""``reelstore datasets`` and ``reelstore prepare``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from flows.commands.outcome import Outcome, table
+from flows.config import parse_overrides
+from flows.jobs.prepare import prepare_dataset
+from flows.jobs.progress import Progress
+from flows.settings import Settings
+
+
+def datasets(settings: Settings, _: argparse.Namespace) -> Outcome:
+    """List every dataset with its files, licence, what is on disk and how to get access."""
+    from datasets_spec import registry
+
+    entries: list[dict[str, Any]] = []
+    for name in registry.names():
+        _, spec = registry.load(name)
+        present = [file.path for file in spec.files if (settings.raw(name) / file.path).exists()]
+        entries.append(
+            {
+                "name": name,
+                "title": spec.title,
+                "files": [file.path for file in spec.files],
+                "on_disk": present,
+                "prepared": (settings.prepared(name) / "manifest.json").is_file(),
+                "licence": spec.licence.name,
+                "access": spec.access,
+            }
+        )
+    rows = [
+        [e["name"], f"{len(e['on_disk'])}/{len(e['files'])}", "yes" if e["prepared"] else "no", e["licence"], e["access"]]
+        for e in entries
+    ]
+    text = table(("dataset", "files on disk", "prepared", "licence", "access"), rows)
+    return Outcome({"datasets": entries}, f"{text}\n\nAny other Amazon category: amazon-<category-in-kebab-case>")
+
+
+def prepare(settings: Settings, options: argparse.Namespace) -> Outcome:
+    """Prepare one dataset."""
+    with Progress() as progress:
+        prepared = prepare_dataset(settings, options.dataset, parse_overrides(options.overrides), progress=progress)
+    statistics = prepared.manifest["statistics"]
+    lines = [f"{prepared.name} prepared in {prepared.path} (version {prepared.version[:12]})"]
+    lines += [f"  {key}: {value}" for key, value in statistics.items()]
+    return Outcome({"dataset": prepared.name, "path": str(prepared.path), **prepared.manifest}, "\n".join(lines))
