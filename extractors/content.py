@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -91,7 +92,10 @@ def _read(path: Path) -> dict[str, list[int | str]]:
 
 
 def _is_row(row: object) -> bool:
-    return isinstance(row, list) and [type(value) for value in row] == [int, int, int, str] and len(row[3]) == 64
+    """Size, two times in nanoseconds, 64 hexadecimal digits."""
+    if not isinstance(row, list) or [type(value) for value in row] != [int, int, int, str]:
+        return False
+    return re.fullmatch("[0-9a-f]{64}", str(row[3])) is not None
 
 
 def hash_files(

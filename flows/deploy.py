@@ -6,7 +6,10 @@ file, so stale ones are removed here.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -127,3 +130,40 @@ def require_server() -> str:
 def client_environment() -> dict[str, str]:
     """The environment for Prefect's command line when it applies the file: never ask, never start a server."""
     return {**os.environ, "PREFECT_CLI_PROMPT": "false", "PREFECT_SERVER_EPHEMERAL_ENABLED": "false"}
+
+
+def run(*, dry_run: bool) -> tuple[list[Change], list[str]]:
+    """Apply ``prefect.yaml`` to the configured server.
+
+    Args:
+        dry_run: Only say what would change.
+
+    Returns:
+        The changes, and the schedules that were cleared (empty in a dry run).
+
+    Raises:
+        CallError: When the file is not usable.
+        WorkError: When no server is configured or Prefect refuses the file.
+    """
+    require_server()
+    changes = asyncio.run(plan())
+    if dry_run or not changes:
+        return changes, []
+    asyncio.run(prepare_pool())
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "--no-prompt",
+        "deploy",
+        "--all",
+        "--prefect-file",
+        str(DEPLOYMENT_FILE),
+    ]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=client_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise WorkError(f"prefect deploy failed with code {done.returncode}:\n{done.stdout[-4000:]}")
+    return changes, asyncio.run(clear_stale_schedules())

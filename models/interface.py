@@ -2,14 +2,18 @@
 
 A recommender file has five parts in this order: docstring (paper, equations, deviations) · ``Config`` · network ·
 ``training_loss`` / ``score`` · ``build(config, *, n_items, features)``. It also exports
-``required_features(config) -> tuple[str, ...]``, the names of the tables that ``build`` will ask for.
+``required_features(config) -> tuple[str, ...]``, the names of the tables that ``build`` will ask for, and, only where
+one test of the contract cannot hold, ``CONTRACT_EXCEPTIONS: dict[str, str]`` with the reason: the key is
+``"overfits"``, or ``"gradient:<parameter name>"`` for a trainable parameter that never receives a gradient.
+
+Feature tables are registered as non-persistent buffers: they belong to a store, not to a checkpoint.
 
 Shape legend: b batch, l sequence length, n items, k list length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -22,6 +26,9 @@ from models.sequences.batch import SequenceBatch
 #: ``"videomae.frames"``. Each is float ``[n_items + 1, *shape]``; row 0 (padding) and rows of items without the
 #: feature are zero.
 FeatureTables = Mapping[str, Tensor]
+
+#: How long functions report: ``progress(stage, done, total)``.
+ProgressCallback = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,11 @@ class Recommender(Protocol):
     causal: bool
 
     def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
-        """Loss of one batch; every random draw comes from ``generator``."""
+        """Loss of one batch.
+
+        Every draw comes from ``generator``, which lives on the model's device, except dropout's: that is torch's own
+        and uses the default generator, which the training loop seeds anew for every step.
+        """
         ...
 
     def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
@@ -77,4 +88,13 @@ class Recommender(Protocol):
 
     def recommend(self, batch: SequenceBatch, *, k: int, exclude: Tensor | None, generator: torch.Generator) -> TopK:
         """The ``k`` best items; ``exclude`` is int64 ``[b, e]`` of ids never to return, 0 where unused."""
+        ...
+
+
+@runtime_checkable
+class CountsFitted(Protocol):
+    """A recommender with a part that follows in closed form from how often each item occurs."""
+
+    def fit_counts(self, counts: Tensor) -> None:
+        """Set that part from int64 ``[n_items + 1]``, occurrences in the training rows; called before training."""
         ...

@@ -1,19 +1,24 @@
 """Encoding of the made-up videos: H.264 and HEVC in mp4, some turned, some with sound."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
+from av.container import OutputContainer
+from av.video.stream import VideoStream
 from PIL import Image
 
-from datasets_spec.synthetic.latent import Catalogue
+from datasets_spec.synthetic.latent import MOTIONS, Catalogue
 from datasets_spec.synthetic.pictures import Scene
 
 CYCLE_SECONDS = 5.0
 SOUND_RATE = 16_000
-_ENCODER_OPTIONS = {
+Encoder = Literal["libx264", "libx265"]
+_ENCODER_OPTIONS: Mapping[Encoder, Mapping[str, str]] = {
     "libx264": {"preset": "veryfast", "crf": "27"},
     # log-level=none keeps x265 quiet on stderr; one pool-less frame thread makes its output reproducible and cheap.
     "libx265": {"preset": "superfast", "crf": "29", "x265-params": "log-level=none:pools=none:frame-threads=1"},
@@ -35,7 +40,7 @@ class Clip:
         keyframe_every: Longest distance of key frames, None for the encoder's default.
     """
 
-    encoder: str
+    encoder: Encoder
     seconds: float
     fps: int
     width: int
@@ -78,6 +83,12 @@ def scene_of(catalogue: Catalogue, row: int, clip: Clip) -> Scene:
     return Scene(topic, motion, catalogue.traits[row], width=clip.width, height=clip.height)
 
 
+def cover_of(catalogue: Catalogue, row: int, clip: Clip) -> Scene:
+    """The scene of the item's cover: its look without its motion."""
+    still = MOTIONS.index("still")
+    return Scene(int(catalogue.topic[row]), still, catalogue.traits[row], width=clip.width, height=clip.height)
+
+
 def phase_at(second: float, duration: float) -> float:
     """Phase of the motion: cycles of at most CYCLE_SECONDS, one of which is centred on the middle of the video."""
     cycle = min(duration, CYCLE_SECONDS)
@@ -85,7 +96,7 @@ def phase_at(second: float, duration: float) -> float:
 
 
 def encode_cover(scene: Scene) -> bytes:
-    """The cover: the scene at mid-motion, as JPEG."""
+    """One picture of a scene, as JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(scene.frame(0.5)).save(buffer, format="JPEG", quality=88)
     return buffer.getvalue()
@@ -102,16 +113,7 @@ def encode_video(path: Path, scene: Scene, clip: Clip, *, index_first: bool = Fa
     """
     count = max(2, round(clip.seconds * clip.fps))
     with av.open(str(path), "w", format="mp4", options=_mux_options(index_first=index_first)) as container:
-        options = dict(_ENCODER_OPTIONS[clip.encoder])
-        if clip.keyframe_every is not None:
-            options["g"] = str(clip.keyframe_every)
-        stream = container.add_stream(clip.encoder, rate=clip.fps, options=options)
-        turned = clip.rotation in (90, 270)
-        stream.width, stream.height = (clip.height, clip.width) if turned else (clip.width, clip.height)
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
-        if clip.rotation:
-            stream.set_display_rotation(clip.rotation)
+        stream = _add_pictures(container, clip)
         if clip.sound:
             _mux_tone(container, clip.seconds)
         for index in range(count):
@@ -123,6 +125,20 @@ def encode_video(path: Path, scene: Scene, clip: Clip, *, index_first: bool = Fa
         container.mux(stream.encode())
 
 
+def _add_pictures(container: OutputContainer, clip: Clip) -> VideoStream:
+    options = dict(_ENCODER_OPTIONS[clip.encoder])
+    if clip.keyframe_every is not None:
+        options["g"] = str(clip.keyframe_every)
+    stream: VideoStream = container.add_stream(clip.encoder, rate=clip.fps, options=options)
+    turned = clip.rotation in (90, 270)
+    stream.width, stream.height = (clip.height, clip.width) if turned else (clip.width, clip.height)
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.thread_count = 1
+    if clip.rotation:
+        stream.set_display_rotation(clip.rotation)
+    return stream
+
+
 def encode_sound_only(path: Path, seconds: float) -> None:
     """Write an mp4 that has sound and no pictures."""
     with av.open(str(path), "w", format="mp4", options=_mux_options(index_first=False)) as container:
@@ -130,10 +146,10 @@ def encode_sound_only(path: Path, seconds: float) -> None:
 
 
 def _mux_options(*, index_first: bool) -> dict[str, str]:
-    return {"movflags": "+faststart" if index_first else "+use_metadata_tags", "fflags": "+bitexact"}
+    return {"fflags": "+bitexact", **({"movflags": "+faststart"} if index_first else {})}
 
 
-def _mux_tone(container: "av.container.OutputContainer", seconds: float) -> None:
+def _mux_tone(container: OutputContainer, seconds: float) -> None:
     stream = container.add_stream("aac", rate=SOUND_RATE, layout="mono")
     times = np.arange(int(seconds * SOUND_RATE), dtype=np.float32) / SOUND_RATE
     frame = av.AudioFrame.from_ndarray(0.05 * np.sin(2 * np.pi * 330.0 * times)[None, :], format="fltp", layout="mono")

@@ -32,7 +32,13 @@ def datasets(settings: Settings, _: argparse.Namespace) -> Outcome:
             }
         )
     rows = [
-        [e["name"], f"{len(e['on_disk'])}/{len(e['files'])}", "yes" if e["prepared"] else "no", e["licence"], e["access"]]
+        [
+            e["name"],
+            f"{len(e['on_disk'])}/{len(e['files'])}",
+            "yes" if e["prepared"] else "no",
+            e["licence"],
+            e["access"],
+        ]
         for e in entries
     ]
     text = table(("dataset", "files on disk", "prepared", "licence", "access"), rows)

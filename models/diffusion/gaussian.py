@@ -18,9 +18,14 @@ def gather(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
     return table[t].reshape(-1, *([1] * (like.ndim - 1)))
 
 
-def randn_like(x: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Standard normal noise of the shape, type and device of ``x``, drawn from ``generator``."""
-    return torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+def randn_like(x: Tensor, *, generator: torch.Generator, shared: bool = False) -> Tensor:
+    """Standard normal noise of the shape, type and device of ``x``, drawn from ``generator``.
+
+    With ``shared`` one draw serves every row, so that what happens to a row does not depend on its neighbours.
+    """
+    shape = (1, *x.shape[1:]) if shared else x.shape
+    noise = torch.randn(shape, generator=generator, device=generator.device, dtype=x.dtype)
+    return noise.to(x.device).expand_as(x)
 
 
 def q_sample(schedule: NoiseSchedule, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ explicit generator. Start states ``x_T`` are ``[b, ...]``.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -31,12 +32,13 @@ def ancestral(
     generator: torch.Generator,
     noise: ReverseNoise = "fixedsmall",
     project: Callable[[Tensor], Tensor] | None = None,
+    shared: bool = False,
 ) -> Tensor:
     """The final state of :func:`ancestral_states`."""
-    state = start
-    for state in ancestral_states(denoise, schedule, start, generator=generator, noise=noise, project=project):
-        pass
-    return state
+    states = ancestral_states(
+        denoise, schedule, start, generator=generator, noise=noise, project=project, shared=shared
+    )
+    return deque(states, maxlen=1).pop()
 
 
 def ancestral_states(
@@ -47,6 +49,7 @@ def ancestral_states(
     generator: torch.Generator,
     noise: ReverseNoise = "fixedsmall",
     project: Callable[[Tensor], Tensor] | None = None,
+    shared: bool = False,
 ) -> Iterator[Tensor]:
     """Yield x_{T-1}, .., x_0: the posterior mean of each step plus noise (DDPM Algorithm 2).
 
@@ -57,6 +60,7 @@ def ancestral_states(
         generator: Source of the reverse noise; unused with ``noise="none"``.
         noise: Deviation of the reverse noise.
         project: Applied to every new state, such as the projection to the unit sphere.
+        shared: One draw of the reverse noise serves every row of the batch.
 
     Yields:
         T states of the shape of ``start``; the last is the sample.
@@ -66,7 +70,7 @@ def ancestral_states(
         t = torch.full((x.shape[0],), step, dtype=torch.int64, device=x.device)
         x, variance = q_posterior(schedule, denoise(x, t), x, t)
         if step > 0 and noise != "none":
-            x = x + _deviation(schedule, variance, step, noise) * randn_like(x, generator=generator)
+            x = x + _deviation(schedule, variance, step, noise) * randn_like(x, generator=generator, shared=shared)
         if project is not None:
             x = project(x)
         yield x
@@ -80,6 +84,7 @@ def ddim(
     generator: torch.Generator,
     timesteps: Sequence[int] | None = None,
     eta: float = 0.0,
+    shared: bool = False,
 ) -> Tensor:
     """DDIM (Song et al. 2021, eq. 12 and 16) over a subset of the steps.
 
@@ -90,6 +95,7 @@ def ddim(
         generator: Source of the noise; unused with ``eta`` 0.
         timesteps: Increasing indices to visit; default all.
         eta: 0 is deterministic, 1 has the variance of the ancestral sampler.
+        shared: One draw of the noise serves every row of the batch.
 
     Returns:
         Tensor of the shape of ``start``.
@@ -112,7 +118,7 @@ def ddim(
         variance = eta**2 * (1.0 - before) / (1.0 - now) * (1.0 - now / before)
         x = before.sqrt() * x0 + (1.0 - before - variance).clamp(min=0.0).sqrt() * direction
         if eta > 0.0:
-            x = x + variance.sqrt() * randn_like(x, generator=generator)
+            x = x + variance.sqrt() * randn_like(x, generator=generator, shared=shared)
     return x
 
 

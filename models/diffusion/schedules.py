@@ -64,7 +64,7 @@ def exponential(steps: int, *, beta_min: float = 0.1, beta_max: float = 10.0) ->
 
 
 def sqrt(steps: int) -> Tensor:
-    """``alpha_bar(u) = 1 - sqrt(u + 1e-4)``, variances at most 0.999."""
+    """Square-root decay of the signal: ``alpha_bar(u) = 1 - (u + 1e-4) ** 0.5``, variances at most 0.999."""
     _check_steps(steps)
     return _from_alpha_bar(steps, lambda u: 1.0 - math.sqrt(u + 1e-4)).clamp(max=0.999)
 

@@ -1,0 +1,229 @@
+"""Opening a video file with PyAV, choosing its stream, and turning decoded frames into upright RGB arrays.
+
+FFmpeg's own log callback is put back before anything else: PyAV's needs the interpreter lock, and a decoder that logs
+an error while it is being freed would wait for it for ever. Frame and slice threads stay off for the same reason, and
+because one process per core is faster than several threads per file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import av.logging
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from extractors.decoders.batch import FrameBatch
+from extractors.decoders.boxes import has_encrypted_video
+from extractors.errors import FrameError
+
+MAX_PIXELS = 1 << 26
+"""Largest picture that is decoded, in pixels (an 8K frame has half as many)."""
+
+_NOT_VIDEO = {"concat", "dash", "ffmetadata", "hls", "image2", "imf", "lavfi", "tty"}
+"""Formats that FFmpeg reads, but that name other files or hold text: never followed."""
+
+_QUIET = -8  # AV_LOG_QUIET
+
+
+class NothingDecodedError(FrameError):
+    """A stream gives not one frame: the next stream of the file may."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[InputContainer]:
+    """Open a video file.
+
+    Yields:
+        The container.
+
+    Raises:
+        FrameError: ``missing_file``, ``unreadable`` or ``encrypted``.
+    """
+    av.logging.restore_default_callback()
+    av.logging.set_libav_level(_QUIET)
+    if not path.exists():
+        raise FrameError("missing_file", f"{path} does not exist")
+    if not path.is_file():
+        raise FrameError("unreadable", f"{path} is not a regular file")
+    try:
+        if path.stat().st_size == 0:
+            raise FrameError("unreadable", f"{path.name} is empty")
+        container = av.open(
+            f"file:{path.absolute()}", options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        )
+    except MemoryError:
+        raise
+    except (av.error.FFmpegError, OSError) as error:
+        if has_encrypted_video(path):
+            raise FrameError("encrypted", f"the video track of {path.name} is encrypted") from error
+        raise FrameError("unreadable", f"{path.name} is no video that FFmpeg can open: {explain(error)}") from error
+    with container:
+        names = set(container.format.name.split(","))
+        if names & _NOT_VIDEO or any(name.endswith("_pipe") for name in names):
+            raise FrameError("unreadable", f"{path.name} is no video file: FFmpeg reads it as {container.format.name}")
+        yield container
+
+
+def explain(error: BaseException) -> str:
+    """FFmpeg's words for an error, without the path."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def video_streams(container: InputContainer, path: Path) -> list[int]:
+    """Indices of the video streams that are no attached picture, in file order.
+
+    Raises:
+        FrameError: ``no_video`` when there is none.
+    """
+    videos = container.streams.video
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    found = [stream.index for stream in videos if not stream.disposition & pictures]
+    if not found:
+        kinds = sorted({stream.type for stream in container.streams}) or ["no"]
+        what = "only an attached picture" if videos else f"only {', '.join(kinds)} streams"
+        raise FrameError("no_video", f"{path.name} has {what}")
+    return found
+
+
+def first_decodable(path: Path, read: Callable[[Path, int], FrameBatch]) -> FrameBatch:
+    """Read the first video stream that gives frames.
+
+    Args:
+        path: The file.
+        read: Reads the stream of the given index; raises ``NothingDecodedError`` where it gives no frame at all.
+
+    Raises:
+        FrameError: Why no stream gives the wanted frames.
+    """
+    with opened(path) as container:
+        indices = video_streams(container, path)
+    first_failure: NothingDecodedError | None = None
+    for index in indices:
+        try:
+            return read(path, index)
+        except NothingDecodedError as error:
+            first_failure = first_failure or error
+    if first_failure is None:
+        raise AssertionError("video_streams returns at least one index")
+    if has_encrypted_video(path):
+        raise FrameError("encrypted", f"the video track of {path.name} is encrypted") from first_failure
+    raise FrameError(first_failure.reason, first_failure.detail) from first_failure
+
+
+def prepare_stream(container: InputContainer, index: int) -> VideoStream:
+    """The stream, set up for decoding in this thread, with all others discarded.
+
+    Raises:
+        FrameError: ``unsupported`` or ``too_large``.
+    """
+    stream = container.streams[index]
+    if not isinstance(stream, VideoStream):
+        raise FrameError("no_video", f"stream {index} is {stream.type}")
+    if stream.codec_context is None:
+        raise NothingDecodedError("unsupported", f"there is no decoder for stream {index}")
+    for other in container.streams:
+        if other.index != index:
+            other.discard = "all"
+    stream.codec_context.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+    if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+        raise FrameError(
+            "too_large", f"frames of {stream.codec_context.width}×{stream.codec_context.height} pixels are not decoded"
+        )
+    return stream
+
+
+class PacketReader:
+    """The packets of one stream that hold data, in decoding order.
+
+    Attributes:
+        damaged: After the iteration, whether reading ended with an error, or a packet was cut short.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._container = container
+        self._stream = stream
+        self.damaged = False
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Packet]:
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.size:
+                    self.count += 1
+                    self.damaged = self.damaged or packet.is_corrupt
+                    yield packet
+        except MemoryError:
+            raise
+        except (av.error.FFmpegError, OSError):
+            self.damaged = True
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the file holds less than it declares."""
+        mp4 = "mp4" in self._container.format.name.split(",")
+        return self.damaged or (mp4 and self._stream.frames > self.count)
+
+
+def codec_name(stream: VideoStream) -> str:
+    """Name of the codec, whichever decoder serves it (``av1``, not ``libdav1d``)."""
+    return stream.codec_context.codec.canonical_name
+
+
+def upright_rgb(frames: list[VideoFrame]) -> np.ndarray:
+    """Frames as upright RGB.
+
+    Args:
+        frames: Decoded frames of one size.
+
+    Returns:
+        uint8 ``[n, h, w, 3]``.
+
+    Raises:
+        FrameError: ``unsupported`` when the frames differ in size, or their pixels cannot be converted.
+    """
+    sizes = sorted({(frame.width, frame.height) for frame in frames})
+    if len(sizes) > 1:
+        described = ", ".join(f"{width}×{height}" for width, height in sizes)
+        raise FrameError("unsupported", f"the picture size changes within the video: {described}")
+    reformatter = VideoReformatter()
+    converted: dict[int, np.ndarray] = {}
+    for frame in frames:
+        if id(frame) not in converted:
+            try:
+                rgb = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            except av.error.FFmpegError as error:
+                detail = f"pixels of format {frame.format.name} cannot be converted: {explain(error)}"
+                raise FrameError("unsupported", detail) from error
+            converted[id(frame)] = _turn(rgb, _display_matrix(frame))
+    return np.stack([converted[id(frame)] for frame in frames])
+
+
+def _display_matrix(frame: VideoFrame) -> np.ndarray | None:
+    """The 3×3 display matrix (first two columns 16.16 fixed point) of a frame, None where there is none."""
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    return None if side_data is None else np.frombuffer(bytes(side_data), dtype=np.int32).reshape(3, 3)
+
+
+def _turn(picture: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """Apply a display matrix: (x, y) is shown at (a·x + c·y, b·x + d·y), rounded to the nearest quarter turn."""
+    if matrix is None:
+        return picture
+    a, b, c, d = matrix[0, 0], matrix[0, 1], matrix[1, 0], matrix[1, 1]
+    if abs(int(b)) > abs(int(a)):
+        picture = picture.transpose(1, 0, 2)
+        mirror_x, mirror_y = c < 0, b < 0
+    else:
+        mirror_x, mirror_y = a < 0, d < 0
+    return picture[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1]

@@ -1,0 +1,136 @@
+"""What a packet of H.264 or HEVC says about itself, read from the headers of its NAL units.
+
+Containers flag packets as keyframes that are none: a recovery point of an intra-refresh stream, or an I picture that
+later pictures look past. Exact decoding from the middle of a file starts only where the stream itself promises it:
+
+* H.264 (ITU-T H.264, 7.4.1.2.4 and D.2.8): an IDR picture, or a recovery point SEI with ``recovery_frame_cnt = 0`` and
+  ``exact_match_flag = 1``: every picture from there on in output order is exact.
+* HEVC (ITU-T H.265, 7.4.2.2): an IRAP picture (types 16 to 21); its trailing pictures refer to nothing before it.
+
+A picture that nothing refers to may be left out: H.264 ``nal_ref_idc = 0``; HEVC sub-layer non-reference types in the
+highest temporal sub-layer (in a lower one, pictures of higher sub-layers may still refer to them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_HEVC_NON_REFERENCE = frozenset(range(0, 16, 2))
+
+
+@dataclass(frozen=True)
+class PacketNotes:
+    """What the headers of one packet say.
+
+    Attributes:
+        entry: Decoding may start here.
+        reference: Another picture may refer to this one (within its sub-layer, for HEVC).
+        layer: Temporal sub-layer (0 for H.264).
+        parameter_sets: Sequence, picture and video parameter sets inside the packet.
+    """
+
+    entry: bool
+    reference: bool
+    layer: int
+    parameter_sets: tuple[bytes, ...]
+
+
+class NalReader:
+    """Reads packets of one stream.
+
+    Args:
+        codec: ``h264`` or ``hevc``.
+        extradata: The decoder configuration of the container, which says how units are delimited.
+    """
+
+    def __init__(self, codec: str, extradata: bytes | None) -> None:
+        self._hevc = codec == "hevc"
+        self._length_size = 0
+        configured = bool(extradata) and extradata is not None and extradata[0] == 1
+        position = 21 if self._hevc else 4
+        if configured and extradata is not None and len(extradata) > position:
+            self._length_size = (extradata[position] & 3) + 1
+
+    def read(self, packet: bytes) -> PacketNotes:
+        """Read the headers of one packet."""
+        units = list(self._units(packet))
+        return _read_hevc(packet, units) if self._hevc else _read_h264(packet, units)
+
+    def _units(self, packet: bytes) -> Iterator[tuple[int, int]]:
+        """Start and end of every NAL unit."""
+        if self._length_size:
+            position, size = 0, self._length_size
+            while position + size < len(packet):
+                start = position + size
+                end = start + int.from_bytes(packet[position:start], "big")
+                if end > len(packet) or end == start:
+                    return
+                yield start, end
+                position = end
+            return
+        start = packet.find(b"\0\0\1")
+        while start >= 0:
+            following = packet.find(b"\0\0\1", start + 3)
+            end = following if following >= 0 else len(packet)
+            if end > start + 3:
+                yield start + 3, end
+            start = following
+
+
+def _read_h264(packet: bytes, units: list[tuple[int, int]]) -> PacketNotes:
+    entry, reference, pictures = False, False, 0
+    sets: list[bytes] = []
+    for start, end in units:
+        kind, importance = packet[start] & 31, packet[start] >> 5 & 3
+        if kind in (1, 2, 3, 4, 5, 20, 21):
+            pictures += 1
+            reference = reference or importance > 0
+            entry = entry or kind == 5
+        elif kind == 6:
+            entry = entry or _is_exact_recovery_point(packet[start + 1 : end])
+        elif kind in (7, 8, 13, 15):
+            sets.append(packet[start:end].rstrip(b"\0"))
+    return PacketNotes(entry and pictures > 0, reference or pictures == 0, 0, tuple(sets))
+
+
+def _read_hevc(packet: bytes, units: list[tuple[int, int]]) -> PacketNotes:
+    entry, reference, layer, pictures = False, False, 0, 0
+    sets: list[bytes] = []
+    for start, end in units:
+        if end - start < 2 or packet[start] & 1 or packet[start + 1] >> 3:
+            continue  # another layer of a multi-layer stream, which is not decoded
+        kind = packet[start] >> 1 & 63
+        if kind < 32:
+            pictures += 1
+            layer = max(layer, (packet[start + 1] & 7) - 1)
+            reference = reference or kind not in _HEVC_NON_REFERENCE
+            entry = entry or 16 <= kind <= 21
+        elif kind in (32, 33, 34):
+            sets.append(packet[start:end].rstrip(b"\0"))
+    return PacketNotes(entry, reference or pictures == 0, layer, tuple(sets))
+
+
+def _is_exact_recovery_point(payload: bytes) -> bool:
+    """Whether a SEI unit holds a recovery point that is exact at once."""
+    data = payload.replace(b"\0\0\3", b"\0\0")
+    position = 0
+    while position + 2 < len(data):
+        kind, position = _sei_number(data, position)
+        size, position = _sei_number(data, position)
+        if kind == 6 and size > 0 and position < len(data):
+            # ue(v) zero is the single bit 1; the next bit is exact_match_flag
+            return data[position] >> 6 == 0b11
+        position += size
+    return False
+
+
+def _sei_number(data: bytes, position: int) -> tuple[int, int]:
+    """A number written as a run of 255 and one last byte; and the position after it."""
+    value = 0
+    while position < len(data) and data[position] == 255:
+        value += 255
+        position += 1
+    if position < len(data):
+        value += data[position]
+    return value, position + 1

@@ -1,0 +1,229 @@
+"""The reference: decode the whole stream from its first packet to its last, then take the frames.
+
+Two passes over the file, so that no more than the wanted frames are ever held: the first learns when each frame goes on
+screen, the second keeps those that the plan takes. Nothing but the decoder's own output decides.
+
+Timestamps are those of the decoded frames. AVI has none of its own: FFmpeg counts packets in decoding order, so the
+times are handed out in output order instead. Streams without any timestamp (raw H.264) last as long as the durations of
+their frames say, else as their frame rate says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import accumulate
+from pathlib import Path
+
+import av.error
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from extractors.decoders.batch import FrameBatch
+from extractors.decoders.container import (
+    NothingDecodedError,
+    PacketReader,
+    codec_name,
+    first_decodable,
+    opened,
+    prepare_stream,
+    upright_rgb,
+)
+from extractors.errors import FrameError
+from extractors.sampling import SamplePlan, plan_samples
+
+
+def read(path: Path, *, n: int, fps: float) -> FrameBatch:
+    """Sample a video by decoding all of it.
+
+    Args:
+        path: Video file.
+        n: How many frames.
+        fps: Frames per second around the centre.
+
+    Returns:
+        The frames.
+
+    Raises:
+        FrameError: Why there are none.
+        SamplingError: When ``n`` or ``fps`` cannot be sampled.
+    """
+    return first_decodable(path, lambda file, index: read_stream(file, index, n=n, fps=fps))
+
+
+def read_stream(path: Path, index: int, *, n: int, fps: float, decoder: str = "sequential") -> FrameBatch:
+    """Sample one stream of a video by decoding all of it; ``decoder`` is the name to record.
+
+    Raises:
+        FrameError: Why there are no frames.
+        SamplingError: When ``n`` or ``fps`` cannot be sampled.
+    """
+    survey = _survey(path, index)
+    stamps, time_base = survey.stamps()
+    order = sorted(range(len(stamps)), key=stamps.__getitem__)
+    times = [stamps[ordinal] for ordinal in order]
+    plan = plan_samples(times, survey.shown[order[-1]].duration, time_base, n=n, fps=fps)
+    taken = [order[position] for position in plan.index]
+    survey.require_sound(taken, plan, time_base)
+    frames = _take(path, index, taken)
+    return FrameBatch(
+        data=upright_rgb([frames[ordinal] for ordinal in taken]),
+        pts_seconds=_seconds([stamps[ordinal] for ordinal in taken], time_base),
+        n_distinct=plan.n_distinct,
+        decoder=decoder,
+        codec=survey.codec,
+        duration_seconds=float(plan.duration),
+        policy=plan.policy,
+        rotation=frames[taken[0]].rotation % 360,
+        truncated=survey.truncated,
+        decoded=len(survey.shown) + max(taken) + 1,
+    )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One decoded frame: its times in ticks, and how many packets the decoder had when it came out."""
+
+    pts: int | None
+    dts: int | None
+    duration: int | None
+    fed: int
+
+
+@dataclass
+class _Survey:
+    """What a full decode of one stream shows."""
+
+    codec: str
+    avi: bool
+    rate: Fraction
+    time_base: Fraction
+    truncated: bool = False
+    shown: list[_Shown] = field(default_factory=list[_Shown])
+    packets: list[tuple[int | None, bool]] = field(default_factory=list[tuple[int | None, bool]])
+    faults: dict[int, str] = field(default_factory=dict[int, str])
+
+    def stamps(self) -> tuple[list[int], Fraction]:
+        """When each frame goes on screen, in output order, and the length of a tick."""
+        pts = [frame.pts for frame in self.shown if frame.pts is not None]
+        if len(pts) == len(self.shown):
+            return (sorted(pts) if self.avi else pts), self.time_base
+        dts = [frame.dts for frame in self.shown if frame.dts is not None]
+        if len(dts) == len(self.shown) and dts == sorted(set(dts)):
+            return dts, self.time_base
+        durations = [frame.duration for frame in self.shown if frame.duration]
+        if len(durations) == len(self.shown):
+            return list(accumulate(durations[:-1], initial=0)), self.time_base
+        return list(range(len(self.shown))), 1 / self.rate
+
+    def require_sound(self, taken: list[int], plan: SamplePlan, time_base: Fraction) -> None:
+        """Refuse frames that a decoding error may have touched.
+
+        A frame is sound when nothing went wrong between the keyframe that its decoding rests on and its own packet,
+        and no packet was lost that should have been on screen by its target.
+
+        Raises:
+            FrameError: ``corrupt``.
+        """
+        if not self.faults:
+            return
+        place = {pts: position for position, (pts, _) in enumerate(self.packets) if pts is not None}
+        for ordinal, target in zip(taken, plan.targets, strict=True):
+            frame = self.shown[ordinal]
+            end = self.shown[ordinal].fed - 1 if frame.pts is None else place.get(frame.pts, frame.fed - 1)
+            start = self._base(end, frame.pts)
+            for position, fault in self.faults.items():
+                lost = self.packets[position][0]
+                replaced = None not in (lost, frame.pts) and frame.pts < lost <= target / time_base  # type: ignore[operator]
+                if start <= position <= end or replaced:
+                    raise FrameError(
+                        "corrupt",
+                        f"packet {position} of {len(self.packets)} is damaged ({fault}), which touches the frame at "
+                        f"{float(target):.2f} s; {len(self.faults)} packets are damaged",
+                    )
+
+    def _base(self, end: int, pts: int | None) -> int:
+        """Position of the keyframe that the packet at ``end`` rests on."""
+        for position in range(end, -1, -1):
+            stamp, key = self.packets[position]
+            if key and (pts is None or stamp is None or stamp <= pts):
+                return position
+        return 0
+
+
+def _survey(path: Path, index: int) -> _Survey:
+    """Decode all of one stream and note what comes out.
+
+    Raises:
+        NothingDecodedError: When not one frame does.
+    """
+    with opened(path) as container:
+        stream = prepare_stream(container, index)
+        rate = stream.guessed_rate or stream.average_rate or Fraction(25)
+        avi = container.format.name == "avi"
+        survey = _Survey(codec_name(stream), avi=avi, rate=rate, time_base=_time_base(stream))
+        reader = PacketReader(container, stream)
+        place: dict[int, int] = {}
+        for packet in reader:
+            survey.packets.append((packet.pts, packet.is_keyframe))
+            if packet.pts is not None:
+                place[packet.pts] = len(survey.packets) - 1
+            _note(survey, place, stream, packet)
+        _note(survey, place, stream, None)
+        survey.truncated = reader.truncated
+    if not survey.shown:
+        total = len(survey.packets)
+        if survey.faults:
+            fault = next(iter(survey.faults.values()))
+            raise NothingDecodedError("corrupt", f"none of {total} packets of stream {index} could be decoded: {fault}")
+        raise NothingDecodedError("no_frames", f"stream {index} has {total} packets and gives no frame")
+    return survey
+
+
+def _note(survey: _Survey, place: dict[int, int], stream: VideoStream, packet: Packet | None) -> None:
+    """Decode one packet (None ends the stream) and note its frames and faults."""
+    fed = len(survey.packets)
+    try:
+        frames = stream.codec_context.decode(packet)
+    except MemoryError:
+        raise
+    except av.error.FFmpegError as error:
+        if packet is not None:
+            survey.faults[fed - 1] = error.strerror or "invalid data"
+        return
+    for frame in frames:
+        survey.shown.append(_Shown(frame.pts, frame.dts, frame.duration, fed))
+        if frame.is_corrupt:
+            position = fed - 1 if frame.pts is None else place.get(frame.pts, fed - 1)
+            survey.faults.setdefault(position, "the decoder conceals errors")
+
+
+def _take(path: Path, index: int, taken: list[int]) -> dict[int, VideoFrame]:
+    """Decode again and keep the frames of the given ordinals.
+
+    Raises:
+        FrameError: ``corrupt`` when the second pass gives fewer frames than the first.
+    """
+    wanted, last, ordinal = set(taken), max(taken), 0
+    kept: dict[int, VideoFrame] = {}
+    with opened(path) as container:
+        stream = prepare_stream(container, index)
+        for packet in [*PacketReader(container, stream), None] if False else _with_end(container, stream):
+            try:
+                frames = stream.codec_context.decode(packet)
+            except MemoryError:
+                raise
+            except av.error.FFmpegError:
+                continue
+            for frame in frames:
+                if ordinal in wanted:
+                    kept[ordinal] = frame
+                ordinal += 1
+            if ordinal > last:
+                return kept
+    raise FrameError("corrupt", f"a second decode gives {ordinal} frames where the first gave more than {last}")
+
+
+def _time_base(stream: VideoStream) -> Fraction:
+    return stream.time_base or Fraction(1, 90_000)

@@ -1,0 +1,268 @@
+"""The one place that touches storage: a folder on disk, or an object store such as S3 through obstore.
+
+Three ways to write, each atomic: ``put`` replaces, ``create`` refuses what is already there (the commit of a
+snapshot rests on it), ``delete`` forgives what is not there. On disk a file is written under a temporary name in the
+same folder, flushed to the device, and only then given its name; the folder is flushed after that. A crash leaves a
+``.tmp`` file behind and nothing else.
+
+``create`` on disk links the flushed file to its name instead of going through obstore: obstore's local store links
+without flushing first, and a power failure could leave an empty manifest as the highest.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import ObjectStore
+
+#: Ending of files that are being written; a crash may leave them.
+TEMPORARY = ".tmp"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the store.
+
+    Attributes:
+        path: Relative to the store, such as ``shards/ab….parquet``.
+        size: Bytes.
+        modified: UTC.
+    """
+
+    path: str
+    size: int
+    modified: datetime
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+
+class AlreadyThereError(Exception):
+    """``create`` found the name taken: somebody else was first."""
+
+
+class Files(Protocol):
+    """What the store asks of its storage. Paths are relative and use ``/``."""
+
+    @property
+    def location(self) -> str:
+        """Where the store is, for messages."""
+        ...
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder on disk, None for an object store."""
+        ...
+
+    def entries(self, folder: str) -> list[Entry]:
+        """Files of one folder sorted by name, temporary ones included; empty where there is no such folder."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """The whole file.
+
+        Raises:
+            FileNotFoundError: When it is not there.
+        """
+        ...
+
+    def source(self, path: str) -> str | io.RawIOBase:
+        """What ``pyarrow.parquet.ParquetFile`` opens.
+
+        Raises:
+            FileNotFoundError: When it is not there (an object store says so now, a disk when the file is opened).
+        """
+        ...
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write the file, replacing what is there."""
+        ...
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write the file if there is none; of several callers exactly one succeeds.
+
+        Raises:
+            AlreadyThereError: When there is one.
+        """
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove the file if it is there."""
+        ...
+
+    def touch(self, path: str) -> None:
+        """Mark the file as used now, so that garbage collection spares it."""
+        ...
+
+
+class LocalFiles:
+    """A folder on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def location(self) -> str:
+        """The path as given."""
+        return str(self._folder)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder."""
+        return self._folder
+
+    def entries(self, folder: str) -> list[Entry]:
+        """See :class:`Files`."""
+        found: list[Entry] = []
+        try:
+            listing = sorted(os.scandir(self._folder / folder), key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return found
+        for entry in listing:
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # a temporary file that got its name, or a removed one
+                continue
+            if entry.is_file():
+                modified = datetime.fromtimestamp(status.st_mtime, UTC)
+                found.append(Entry(f"{folder}/{entry.name}", status.st_size, modified))
+        return found
+
+    def read(self, path: str) -> bytes:
+        """See :class:`Files`."""
+        return (self._folder / path).read_bytes()
+
+    def source(self, path: str) -> str:
+        """See :class:`Files`."""
+        return str(self._folder / path)
+
+    def put(self, path: str, data: bytes) -> None:
+        """See :class:`Files`."""
+        target = self._folder / path
+        self._write_temporary(target, data).replace(target)
+        _flush_folder(target.parent)
+
+    def create(self, path: str, data: bytes) -> None:
+        """See :class:`Files`."""
+        target = self._folder / path
+        temporary = self._write_temporary(target, data)
+        try:
+            target.hardlink_to(temporary)
+        except FileExistsError:
+            raise AlreadyThereError(path) from None
+        finally:
+            temporary.unlink()
+        _flush_folder(target.parent)
+
+    def delete(self, path: str) -> None:
+        """See :class:`Files`."""
+        (self._folder / path).unlink(missing_ok=True)
+
+    def touch(self, path: str) -> None:
+        """See :class:`Files`."""
+        os.utime(self._folder / path)
+
+    def _write_temporary(self, target: Path, data: bytes) -> Path:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        return temporary
+
+
+class ObjectFiles:
+    """A prefix of an object store; every put is atomic by itself."""
+
+    def __init__(self, store: ObjectStore, location: str) -> None:
+        self._store = store
+        self._location = location
+
+    @property
+    def location(self) -> str:
+        """The URL."""
+        return self._location
+
+    @property
+    def folder(self) -> Path | None:
+        """None: not on this disk."""
+        return None
+
+    def entries(self, folder: str) -> list[Entry]:
+        """See :class:`Files`."""
+        listing: Sequence[obstore.ObjectMeta] = obstore.list(self._store, folder).collect()
+        found = [Entry(meta["path"], meta["size"], meta["last_modified"]) for meta in listing]
+        return sorted(found, key=lambda entry: entry.path)
+
+    def read(self, path: str) -> bytes:
+        """See :class:`Files`."""
+        return bytes(obstore.get(self._store, path).bytes())
+
+    def source(self, path: str) -> io.RawIOBase:
+        """See :class:`Files`."""
+        return _RangeReader(obstore.open_reader(self._store, path))
+
+    def put(self, path: str, data: bytes) -> None:
+        """See :class:`Files`."""
+        obstore.put(self._store, path, data)
+
+    def create(self, path: str, data: bytes) -> None:
+        """See :class:`Files`."""
+        try:
+            obstore.put(self._store, path, data, mode="create")
+        except AlreadyExistsError:
+            raise AlreadyThereError(path) from None
+
+    def delete(self, path: str) -> None:
+        """See :class:`Files`."""
+        try:
+            obstore.delete(self._store, path)
+        except FileNotFoundError:
+            return
+
+    def touch(self, path: str) -> None:
+        """See :class:`Files`: an object's time changes only with its bytes, so it is copied onto itself."""
+        obstore.put(self._store, path, self.read(path))
+
+
+class _RangeReader(io.RawIOBase):
+    """Lets pyarrow read ranges of an object."""
+
+    def __init__(self, reader: obstore.ReadableFile) -> None:
+        super().__init__()
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._reader.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._reader.tell()
+
+    def read(self, size: int = -1, /) -> bytes:
+        return bytes(self._reader.read(size) if size >= 0 else self._reader.readall())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

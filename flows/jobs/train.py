@@ -1,0 +1,310 @@
+"""Train one experiment: pin the inputs, build, fit, open the test split once, write the record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.config import ExperimentConfig, dump_toml, load_experiment
+from flows.errors import CallError
+from flows.jobs.prepare import open_prepared
+from flows.settings import REPOSITORY, Settings
+from models import registry
+from models.evaluation.record import Protocol, RunRecord, SplitMetrics, StoreVersion
+
+if TYPE_CHECKING:
+    import torch
+    from datasets_spec.prepare import PreparedDataset
+
+    from feature_store import Snapshot
+    from models.evaluation.ranking import RankTable
+    from models.interface import Recommender
+    from models.sequences.dataset import SequenceData
+    from models.training.loop import FitResult
+
+ProgressCallback = Callable[[str, int, int | None], None]
+
+RANKS_FILE = "ranks.parquet"
+CONFIG_FILE = "config.toml"
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """An experiment with the exact inputs that it reads; ``run_id`` is a function of them."""
+
+    config: ExperimentConfig
+    dataset_version: str
+    stores: tuple[StoreVersion, ...]
+
+    @property
+    def run_id(self) -> str:
+        """``<model>-<dataset>-s<seed>-<8 digits of the hash of configuration and inputs>``."""
+        facts = {
+            "config": self.config.model_dump(mode="json", exclude={"stores"}),
+            "dataset": self.dataset_version,
+            "stores": [str(store) for store in self.stores],
+        }
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return f"{self.config.model}-{self.config.dataset}-s{self.config.seed}-{digest[:8]}"
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """A finished run; ``fresh`` is False when it had been finished before."""
+
+    record: RunRecord
+    fresh: bool
+
+    @property
+    def headline(self) -> str:
+        """The test figures that people ask for first."""
+        figures = self.record.metrics["test"]
+        return f"HR@10 {figures.unmasked['hr@10']:.4f}, NDCG@10 {figures.unmasked['ndcg@10']:.4f}"
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """An experiment whose inputs moved on since its last run."""
+
+    name: str
+    model: str
+    reason: str
+
+
+def find_experiment(settings: Settings, experiment: str, overrides: Mapping[str, Any]) -> ExperimentConfig:
+    """Load an experiment by path, or by its name in ``configs/experiments``.
+
+    Raises:
+        CallError: When there is no such file, with the near name.
+    """
+    path = Path(experiment)
+    if path.suffix != ".toml":
+        path = settings.configs / "experiments" / f"{experiment}.toml"
+    elif not path.is_file() and path.parent.name == "experiments":
+        path = settings.configs / "experiments" / path.name
+    return load_experiment(path, overrides)
+
+
+def run_experiment(
+    settings: Settings, config: ExperimentConfig, *, progress: ProgressCallback | None = None
+) -> TrainOutcome:
+    """Train, select on validation, rank the test split once, and write ``runs/<run id>/``.
+
+    A finished run with the same configuration, dataset version and store versions is returned as it is; an unfinished
+    one goes on from its last checkpoint.
+
+    Raises:
+        CallError: When a store or a dataset is missing, with the command that makes it.
+        TrainingError: When the loss is not finite.
+    """
+    prepared = open_prepared(settings, config.dataset)
+    pinned, snapshots = pin(settings, config, prepared)
+    run_dir = settings.runs / pinned.run_id
+    if (run_dir / "record.json").is_file():
+        return TrainOutcome(RunRecord.read(run_dir), fresh=False)
+    return TrainOutcome(_train(pinned, prepared, snapshots, run_dir, progress=progress), fresh=True)
+
+
+def pin(settings: Settings, config: ExperimentConfig, prepared: PreparedDataset) -> tuple[Pinned, dict[str, Snapshot]]:
+    """Choose the version of each store that the model needs: the configured one, else the latest.
+
+    Returns:
+        The pinned experiment and the opened snapshot of each feature.
+    """
+    from feature_store import FeatureStore
+
+    module = registry.load(config.model)
+    parameters = registry.parse_config(config.model, config.parameters)
+    features = sorted({table.split(".")[0] for table in module.required_features(parameters)})
+    unread = sorted(set(config.stores) - set(features))
+    if unread:
+        raise CallError(f"stores: {config.model} reads {', '.join(features) or 'no features'}, not {', '.join(unread)}")
+    snapshots: dict[str, Snapshot] = {}
+    for feature in features:
+        store = FeatureStore.open(settings.store(config.dataset, feature))
+        snapshots[feature] = store.at(config.stores[feature]) if feature in config.stores else store.latest()
+    versions = tuple(
+        StoreVersion(name=f"{config.dataset}/{feature}", version=snapshot.version)
+        for feature, snapshot in snapshots.items()
+    )
+    return Pinned(config, prepared.version, versions), snapshots
+
+
+def feature_tables(
+    snapshots: Mapping[str, Snapshot], required: tuple[str, ...], item_ids: list[str]
+) -> dict[str, torch.Tensor]:
+    """Resident tables float32 ``[n + 1, *shape]``; row 0 and rows of items without the feature are zero."""
+    import torch
+
+    tables: dict[str, torch.Tensor] = {}
+    for table in required:
+        feature, _, column = table.partition(".")
+        matrix = snapshots[feature].matrix(item_ids, column=column or "embedding")
+        values = torch.from_numpy(matrix.values)
+        tables[table] = torch.cat([torch.zeros(1, *values.shape[1:]), values])
+    return tables
+
+
+def build_model(pinned: Pinned, prepared: PreparedDataset, snapshots: Mapping[str, Snapshot]) -> Recommender:
+    """The freshly initialised model of a pinned experiment; initialisation is seeded by the experiment."""
+    import torch
+
+    config = pinned.config
+    parameters = registry.parse_config(config.model, config.parameters)
+    required = registry.load(config.model).required_features(parameters)
+    item_ids = prepared.items.sort("item")["item_id"].to_list()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        features = feature_tables(snapshots, required, item_ids)
+        return registry.build(config.model, parameters, n_items=prepared.n_items, features=features)
+
+
+def load_run(settings: Settings, run_id: str) -> tuple[RunRecord, PreparedDataset, Recommender, SequenceData]:
+    """A finished run with its dataset and its model at the best weights.
+
+    Raises:
+        RecordError: When there is no finished run of that name.
+        CallError: When the dataset was prepared anew since.
+    """
+    from models.sequences.dataset import SequenceData
+    from models.training.checkpoint import load_weights
+
+    record = RunRecord.read(settings.runs / run_id)
+    prepared = open_prepared(settings, record.dataset)
+    if prepared.version != record.dataset_version:
+        raise CallError(
+            f"run {run_id} was trained on version {record.dataset_version[:12]} of {record.dataset}, "
+            f"{prepared.path} now holds {prepared.version[:12]}: train it again"
+        )
+    config = ExperimentConfig.model_validate(record.config).model_copy(
+        update={"stores": {store.name.split("/")[-1]: store.version for store in record.stores}}
+    )
+    pinned, snapshots = pin(settings, config, prepared)
+    model = build_model(pinned, prepared, snapshots)
+    load_weights(settings.runs / run_id / "checkpoints" / "best", as_module(model))
+    return record, prepared, model, SequenceData.from_prepared(prepared)
+
+
+def as_module(model: Recommender) -> torch.nn.Module:
+    """The recommender as the module that it is."""
+    from models.evaluation.ranking import as_module as checked
+
+    return checked(model)
+
+
+def outdated_experiments(settings: Settings) -> list[Outdated]:
+    """Experiments of ``configs/experiments`` that have a run, but none on the present data and stores."""
+    found: list[Outdated] = []
+    records = [RunRecord.read(path.parent) for path in sorted(settings.runs.glob("*/record.json"))]
+    for path in sorted((settings.configs / "experiments").glob("*.toml")):
+        config = load_experiment(path, {})
+        earlier = [record for record in records if _same_experiment(record, config)]
+        if not earlier:
+            continue
+        pinned, _ = pin(settings, config, open_prepared(settings, config.dataset))
+        if not (settings.runs / pinned.run_id / "record.json").is_file():
+            last = max(earlier, key=lambda record: record.created_at)
+            found.append(Outdated(path.stem, config.model, f"last run {last.run_id} read older inputs"))
+    return found
+
+
+def _same_experiment(record: RunRecord, config: ExperimentConfig) -> bool:
+    ours = config.model_dump(mode="json", exclude={"stores"})
+    return {key: record.config.get(key) for key in ours} == ours
+
+
+def _train(
+    pinned: Pinned,
+    prepared: PreparedDataset,
+    snapshots: Mapping[str, Snapshot],
+    run_dir: Path,
+    *,
+    progress: ProgressCallback | None,
+) -> RunRecord:
+    from models.evaluation.ranking import evaluate, write_ranks
+    from models.sequences.dataset import SequenceData
+    from models.training.config import TrainingConfig
+    from models.training.loop import fit
+
+    training = TrainingConfig.model_validate(pinned.config.training)
+    seed = pinned.config.seed
+    data = SequenceData.from_prepared(prepared)
+    model = build_model(pinned, prepared, snapshots)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / CONFIG_FILE).write_text(dump_toml(_resolved(pinned)), encoding="utf-8")
+    result = fit(model, data, training, seed=seed, run_dir=run_dir, progress=progress)
+    started = time.perf_counter()
+    tables = [
+        evaluate(
+            model, data, split, max_length=training.max_length, batch_size=training.eval_batch_size, seed=seed,
+            progress=progress,
+        )
+        for split in ("valid", "test")
+    ]  # fmt: skip
+    write_ranks(run_dir / RANKS_FILE, tables)
+    record = _record(pinned, data, result, tables, evaluation_seconds=time.perf_counter() - started)
+    record.write(run_dir)
+    return record
+
+
+def _record(
+    pinned: Pinned, data: SequenceData, result: FitResult, tables: list[RankTable], *, evaluation_seconds: float
+) -> RunRecord:
+    cutoffs = tuple(pinned.config.training["cutoffs"])
+    protocol = Protocol(
+        n_candidates=data.n_items,
+        n_users={table.split: len(table) for table in tables},
+        without_history={table.split: data.without_history(table.split) for table in tables},
+        n_tied={table.split: table.n_tied for table in tables},
+        n_errors={table.split: table.n_errors for table in tables},
+        selected_by=f"valid {pinned.config.training['select']}",
+    )
+    return RunRecord(
+        run_id=pinned.run_id,
+        model=pinned.config.model,
+        dataset=pinned.config.dataset,
+        dataset_version=pinned.dataset_version,
+        stores=pinned.stores,
+        seed=pinned.config.seed,
+        config=_resolved(pinned),
+        git_sha=git_sha(),
+        lock_hash=lock_hash(),
+        protocol=protocol,
+        metrics={
+            table.split: SplitMetrics(unmasked=table.metrics(cutoffs), masked=table.metrics(cutoffs, masked=True))
+            for table in tables
+        },
+        selected_epoch=result.best_epoch,
+        timings={"fit": result.seconds, "evaluate": evaluation_seconds},
+        extra={"epochs": result.epochs, "steps": result.steps, "stopped_early": result.stopped_early},
+    )
+
+
+def _resolved(pinned: Pinned) -> dict[str, Any]:
+    stores = {store.name.split("/")[-1]: store.version for store in pinned.stores}
+    return pinned.config.model_copy(update={"stores": stores}).model_dump(mode="json")
+
+
+def git_sha() -> str | None:
+    """Commit of this checkout, with ``+dirty`` for uncommitted changes; None outside a repository."""
+    try:
+        commit = _git("rev-parse", "HEAD").strip()
+        return commit + ("+dirty" if _git("status", "--porcelain", "--untracked-files=no").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+
+
+def lock_hash() -> str | None:
+    """SHA-256 of ``requirements.lock``."""
+    path = REPOSITORY / "requirements.lock"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -1,0 +1,75 @@
+"""The flow ``pipeline``: prepare, extract, train and report in one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_link_artifact
+from prefect.cache_policies import NO_CACHE
+from pydantic import Field
+
+from flows import settings as settings_module
+from flows.extract import extract_dataset
+from flows.jobs.summary import write_summary
+from flows.prepare import prepare_dataset
+from flows.reporting.build import build_report
+from flows.train import train
+
+Repeats = dict[str, Annotated[int, Field(ge=1, le=100)]]
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def train_task(experiment: str, seed: int) -> dict[str, Any]:
+    """Train one experiment with one seed."""
+    return train(experiment, {"seed": seed})
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def report_task() -> str:
+    """Write the report of everything below the root and link it."""
+    settings = settings_module.load()
+    out = settings.root / "report.html"
+    build_report(settings, None, out)
+    create_link_artifact(key="report", link=out.as_uri(), link_text="report.html")
+    return str(out)
+
+
+@flow(name="pipeline")
+def pipeline(
+    dataset: str = "synthetic",
+    source: str | None = None,
+    checkpoint: str | None = None,
+    features: list[str] | None = None,
+    experiments: list[str] | None = None,
+    repeats: Repeats | None = None,
+) -> dict[str, Any]:
+    """Prepare a dataset, bring its stores up to date, train, and write the report.
+
+    Args:
+        dataset: Dataset name.
+        source: Path or URL that replaces the official place of the raw files.
+        checkpoint: Checkpoint of every encoder; ``tiny`` for the seeded toy ones, None for the configured ones.
+        features: Encoders to run; None for all that the dataset has media for.
+        experiments: Names of files in ``configs/experiments``; None for all of this dataset.
+        repeats: Number of seeds (0, 1, …) by experiment; 1 where it is not named.
+    """
+    prepared = prepare_dataset(dataset, source=source)
+    extracted = extract_dataset(dataset, features=features, options={"checkpoint": checkpoint} if checkpoint else {})
+    names = experiments if experiments is not None else experiments_of(dataset)
+    runs = [train_task(name, seed) for name in names for seed in range((repeats or {}).get(name, 1))]
+    report = report_task()
+    summary = {"prepared": prepared, "extracted": extracted, "runs": runs, "report": report}
+    write_summary(settings_module.load(), dataset, summary)
+    encoded, fresh = sum(row["encoded"] for row in extracted), sum(run["fresh"] for run in runs)
+    get_run_logger().info("%d items encoded, %d of %d runs trained, report: %s", encoded, fresh, len(runs), report)
+    return summary
+
+
+def experiments_of(dataset: str) -> list[str]:
+    """Names of the experiment files for a dataset, baselines first."""
+    folder: Path = settings_module.load().configs / "experiments"
+    names = sorted(path.stem for path in folder.glob(f"*-{dataset}.toml"))
+    baselines = [name for name in names if name.split("-")[0] in ("popularity", "sasrec")]
+    return [*baselines, *(name for name in names if name not in baselines)]

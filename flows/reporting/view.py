@@ -1,0 +1,102 @@
+"""What the page is made of: tables, pictures and sections, without a word of HTML.
+
+Collecting modules build these values, the template prints them; everything here is plain text that the template
+escapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["text", "number", "best", "code", "warning"]
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table; ``hint`` is shown when the pointer rests on it."""
+
+    text: str
+    kind: Kind = "text"
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption that says what it shows."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as a data URI; ``caption`` says what it shows, ``alternative`` stands in for it."""
+
+    uri: str
+    caption: str
+    alternative: str
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A named value outside a table."""
+
+    name: str
+    value: Cell
+
+
+def text(value: object) -> Cell:
+    """Plain text; a dash for None and for nothing."""
+    return Cell(ABSENT if value is None or value == "" else str(value))
+
+
+def code(value: object, *, short: int | None = None) -> Cell:
+    """A hash, a path or a name in a fixed-width font; ``short`` keeps the first characters and hints at the rest."""
+    if value is None or value == "":
+        return Cell(ABSENT)
+    full = str(value)
+    return Cell(full[:short], "code", full if short is not None and len(full) > short else "")
+
+
+def count(value: int | None) -> Cell:
+    """A whole number with thousands separated."""
+    return Cell(ABSENT, "number") if value is None else Cell(f"{value:,}", "number")
+
+
+def real(value: float | None, digits: int = 4) -> Cell:
+    """A number with a fixed number of decimals."""
+    return Cell(ABSENT, "number") if value is None else Cell(f"{value:,.{digits}f}", "number")
+
+
+def share(value: float | None) -> Cell:
+    """A fraction as a percentage."""
+    return Cell(ABSENT, "number") if value is None else Cell(f"{100 * value:.1f} %", "number")
+
+
+def bytes_text(value: int) -> str:
+    """Such as ``3.4 MB``."""
+    size = float(value)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:  # noqa: PLR2004 - units of a thousand
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def seconds_text(value: float) -> str:
+    """Such as ``4.2 s`` or ``1 h 03 min``."""
+    if value < 120:  # noqa: PLR2004 - two minutes
+        return f"{value:.1f} s"
+    minutes = round(value / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"  # noqa: PLR2004
+
+
+def plural(number: int, word: str) -> str:
+    """``1 video``, ``3 videos``."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"

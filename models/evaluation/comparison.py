@@ -1,0 +1,120 @@
+"""Is one model better than another? Paired differences, with an interval beside every p-value.
+
+Two questions, two tests: over training seeds (does the method win again when trained again?) and over users (does
+this trained model win on other users?). The second says nothing about the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """A mean paired difference, first minus second.
+
+    Attributes:
+        difference: Mean of the differences.
+        relative: The difference divided by the second's mean; NaN when that is 0.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        t: Student's t.
+        df: Degrees of freedom.
+        p: Two-sided p-value.
+        n: Number of pairs.
+    """
+
+    difference: float
+    relative: float
+    low: float
+    high: float
+    t: float
+    df: int
+    p: float
+    n: int
+
+
+def compare_seeds(first: ArrayLike, second: ArrayLike, *, confidence: float = 0.95) -> PairedComparison:
+    """Paired t-test over seeds: one value of a metric per seed and model, the same seeds in the same order.
+
+    The interval is Student's.
+
+    Raises:
+        ValueError: For fewer than two pairs or different numbers of values.
+    """
+    ours, theirs = _paired(first, second)
+    half = float(stats.t.ppf(0.5 + confidence / 2, len(ours) - 1)) * _standard_error(ours - theirs)
+    return _comparison(
+        ours, theirs, low=float((ours - theirs).mean()) - half, high=float((ours - theirs).mean()) + half
+    )
+
+
+def compare_users(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    generator: np.random.Generator,
+    samples: int = 2000,
+    confidence: float = 0.95,
+) -> PairedComparison:
+    """Paired t-test over users, with a percentile bootstrap interval (Efron 1979) of the mean difference.
+
+    Args:
+        first: A metric of every user (``metrics.per_user``) under the first model.
+        second: The same users in the same order under the second.
+        generator: Draws the bootstrap samples.
+        samples: Number of bootstrap samples.
+        confidence: Coverage of the interval.
+
+    Raises:
+        ValueError: For fewer than two pairs or different numbers of values.
+    """
+    ours, theirs = _paired(first, second)
+    differences = ours - theirs
+    n = len(differences)
+    means = [float(differences[generator.integers(n, size=n)].mean()) for _ in range(samples)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return _comparison(ours, theirs, low=float(low), high=float(high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) adjustment of the p-values of several tests, in the order in which they came."""
+    order = np.argsort(p_values)
+    scaled = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return [float(value) for value in adjusted]
+
+
+def _paired(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ours, theirs = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if ours.shape != theirs.shape or ours.ndim != 1 or len(ours) < 2:
+        raise ValueError(f"expected two lists of the same length >= 2, got shapes {ours.shape} and {theirs.shape}")
+    return ours, theirs
+
+
+def _standard_error(differences: NDArray[np.float64]) -> float:
+    return float(differences.std(ddof=1) / np.sqrt(len(differences)))
+
+
+def _comparison(ours: NDArray[np.float64], theirs: NDArray[np.float64], *, low: float, high: float) -> PairedComparison:
+    """Student's t of the pairs; without any spread, t is 0 or infinite instead of 0/0."""
+    difference, error, n = float((ours - theirs).mean()), _standard_error(ours - theirs), len(ours)
+    t = difference / error if error else (float(np.copysign(np.inf, difference)) if difference else 0.0)
+    base = float(theirs.mean())
+    return PairedComparison(
+        difference=difference,
+        relative=difference / base if base else float("nan"),
+        low=low,
+        high=high,
+        t=t,
+        df=n - 1,
+        p=float(2 * stats.t.sf(abs(t), n - 1)),
+        n=n,
+    )

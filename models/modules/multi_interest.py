@@ -1,0 +1,133 @@
+"""Several interests from one history: the guidance extractors of DimeRec (eq. 15-17).
+
+Every extractor maps item vectors ``[b, l, d]`` and their mask ``[b, l]`` (True on real items, padded on the right) to
+``[b, k, d]``.
+
+Shape legend: b batch, l sequence length, d width, k interests.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.modules.position import LearnedPositions
+from models.modules.sequence_encoder import last_state
+from models.modules.transformer import init_linear
+
+
+class SelfAttentiveInterests(nn.Module):
+    """``A = softmax_l(W2 tanh(W1 (H + P)))``, ``g = A^T H`` (DimeRec eq. 16-17, ComiRec-SA).
+
+    The softmax runs over the sequence, as in ComiRec; the paper does not name the axis. Values are the item vectors
+    without positions.
+    """
+
+    def __init__(self, d: int, interests: int, *, max_length: int) -> None:
+        """Build the two layers (d -> 4 d -> k) and the positions."""
+        super().__init__()
+        self.positions = LearnedPositions(max_length, d)
+        self.hidden = nn.Linear(d, 4 * d)
+        self.out = nn.Linear(4 * d, interests)
+
+    def weights(self, items: Tensor, mask: Tensor) -> Tensor:
+        """A, float ``[b, l, k]``: sums to 1 over the real positions, 0 on padding (and for an empty history)."""
+        logits = self.out(torch.tanh(self.hidden(self.positions(items))))
+        return masked_softmax(logits, mask.unsqueeze(-1), dim=1)
+
+    def forward(self, items: Tensor, mask: Tensor) -> Tensor:
+        """Weighted sums of the item vectors (eq. 17)."""
+        return self.weights(items, mask).transpose(1, 2) @ items
+
+
+class DynamicRouting(nn.Module):
+    """Capsules by routing-by-agreement (ComiRec-DR; Sabour et al. 2017).
+
+    The share of each item is spread over the interests, in three rounds, with a gradient through the last one only.
+
+    Routing logits start from a fixed Gaussian draw (one per position and interest, a buffer), without which all
+    capsules would stay equal.
+    """
+
+    start: Tensor
+
+    def __init__(self, d: int, interests: int, *, max_length: int, rounds: int = 3) -> None:
+        super().__init__()
+        self.rounds = rounds
+        self.bilinear = nn.Linear(d, d, bias=False)
+        self.register_buffer("start", torch.randn(max_length, interests))
+
+    def forward(self, items: Tensor, mask: Tensor) -> Tensor:
+        """Squashed capsules."""
+        votes = self.bilinear(items)  # [b, l, d]
+        frozen = votes.detach()
+        logits = self.start[: items.shape[1]].expand(items.shape[0], -1, -1)  # [b, l, k]
+        capsules = items.new_zeros(items.shape[0], logits.shape[2], items.shape[2])
+        for step in range(self.rounds):
+            last = step == self.rounds - 1
+            coupling = torch.softmax(logits, dim=2) * mask.unsqueeze(-1)
+            capsules = squash(coupling.transpose(1, 2) @ (votes if last else frozen))  # [b, k, d]
+            if not last:
+                logits = logits + frozen @ capsules.transpose(1, 2)
+        return capsules
+
+
+class MlpInterests(nn.Module):
+    """Mean of the item vectors through a network with one hidden layer of 4 d, split into k interests."""
+
+    def __init__(self, d: int, interests: int) -> None:
+        super().__init__()
+        self.interests = interests
+        self.layers = nn.Sequential(nn.Linear(d, 4 * d), nn.Tanh(), nn.Linear(4 * d, interests * d))
+        self.layers.apply(init_linear)
+
+    def forward(self, items: Tensor, mask: Tensor) -> Tensor:
+        """``[b, l, d]`` -> ``[b, k, d]``."""
+        mean = (items * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        return self.layers(mean).unflatten(1, (self.interests, -1))
+
+
+class RecentItems(nn.Module):
+    """The vectors of the k latest items, oldest first (DimeRec eq. 15); zeros where the history is shorter."""
+
+    def __init__(self, interests: int) -> None:
+        super().__init__()
+        self.interests = interests
+
+    def forward(self, items: Tensor, mask: Tensor) -> Tensor:
+        """``[b, l, d]`` -> ``[b, k, d]``."""
+        index = mask.sum(dim=1, keepdim=True) - self.interests + torch.arange(self.interests, device=mask.device)
+        picked = items.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, items.shape[2]))
+        return picked * (index >= 0).unsqueeze(-1)
+
+
+class LastState(nn.Module):
+    """A sequence encoder read at the last item: one interest (the SASRec row of DimeRec's Table 3)."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        """Wrap an encoder with ``encode(items [b, l, d], mask [b, l]) -> [b, l, d]``."""
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, items: Tensor, mask: Tensor) -> Tensor:
+        """``[b, l, d]`` -> ``[b, 1, d]``."""
+        hidden = self.encoder.encode(items, mask)  # pyright: ignore[reportCallIssue]
+        return last_state(hidden, (mask.sum(dim=1) - 1).clamp(min=0)).unsqueeze(1)
+
+
+def nearest_interest(interests: Tensor, target: Tensor) -> Tensor:
+    """The interest with the largest inner product with the target (DimeRec eq. 18): ``[b, k, d]``, ``[b, d]`` -> d."""
+    best = torch.einsum("bkd,bd->bk", interests, target).argmax(dim=1)
+    return interests[torch.arange(len(best), device=best.device), best]
+
+
+def masked_softmax(logits: Tensor, mask: Tensor, *, dim: int) -> Tensor:
+    """Softmax over the places where ``mask`` (broadcastable) is True; 0 elsewhere, and 0 where it is nowhere True."""
+    return F.softmax(logits.masked_fill(~mask, torch.finfo(logits.dtype).min), dim=dim) * mask
+
+
+def squash(x: Tensor) -> Tensor:
+    """Shrink vectors ``[..., d]`` to a length below 1, keeping their direction (Sabour et al. 2017, eq. 1)."""
+    square = x.square().sum(dim=-1, keepdim=True)
+    return square / (1.0 + square) * x * torch.rsqrt(square + 1e-9)

@@ -1,0 +1,351 @@
+"""MealRec: hierarchical diffusion over the frames of the last video and over the user's preference.
+
+Paper: Dong, Ma, Zheng, Zha, Yang, Wang, "MealRec: Multi-granularity Sequential Modeling via Hierarchical Diffusion
+Models for Micro-Video Recommendation", KDD 2026, arXiv 2603.01926. No code was public when this was written.
+
+Equations: 6-7 ``modules.temporal_attention``; 8 ``modules.unet1d``; 9-10, 13 ``MealRec._reverse`` with
+``diffusion.samplers``; 11, 14-16 ``MealRec.training_loss``; 12 ``MealRec.preference``; g of 13-14 ``BlindDenoiser``.
+
+What the paper leaves open, and deviations:
+- ``start``: eq. 13 starts the reverse process at N(0, I). The denoiser g sees x_t and the content of the last video
+  only, so from pure noise the encoded history would be thrown away. Default: start at ``q_sample(x_0, T)``, and at
+  ``q_sample(z_0, T)`` for the frames; ``pure_noise`` is the literal reading.
+- ``reverse_noise``: eq. 9 adds noise at every step; off by default, so that scores do not depend on luck. The noise
+  that remains (the start) is one draw shared by all users of a call: a user's scores do not depend on who else is
+  asked about.
+- Targets of eq. 11 and 14 are cut from the graph (``detach_targets``): they come from trained encoders, which could
+  otherwise lower both losses by collapsing. The noised x_t stays attached, so eq. 15 trains the encoder.
+- "t uniformly from {5, .., 25}" is read as the grid for T with t uniform in 1..T; ``train_t="stride5"`` is the literal
+  reading and asks for a sampler that visits the same steps.
+- Eq. 8 attends to the single vector c_v, where attention weights are constant and query and key projections have no
+  gradient. Kept as printed; ``cv_tokens`` attends to the L vectors alpha_k v_k instead.
+- Raw features are standardised over the catalogue (``modules.feature_table``): the process adds noise of variance 1.
+  ``content_width`` may reduce them by one linear map before eq. 6.
+- The U-Net predicts a correction of z_t; its sizes, and those of g, are not given.
+
+Shape legend: b batch, l sequence length, f frames, v width of content vectors, d width, n items.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor, nn
+
+from models.config import StrictModel
+from models.diffusion import samplers
+from models.diffusion.gaussian import q_sample, randn_like
+from models.diffusion.noise_schedule import NoiseSchedule
+from models.diffusion.schedules import ScheduleName
+from models.errors import MissingFeatureError
+from models.interface import FeatureTables, LossTerms, TopK
+from models.modules.feature_table import FeatureTable
+from models.modules.item_embedding import ItemEmbedding
+from models.modules.losses import full_softmax_loss
+from models.modules.retrieval import score_all, top_k
+from models.modules.sequence_encoder import SequenceEncoder, last_state
+from models.modules.temporal_attention import TemporalAttentionEncoder, recency_weights
+from models.modules.transformer import TransformerEncoder, init_linear
+from models.modules.unet1d import UNet1d
+from models.sequences.batch import SequenceBatch
+
+#: Temperature of the cosine score (TedRec's, the backbone that scores by cosine).
+COSINE_TEMPERATURE = 0.07
+
+
+class Config(StrictModel):
+    """Values printed in the paper are marked [P]; grid values [G]; the rest is ours, with its source."""
+
+    frames_table: str = "videomae.frames"  # [P] VideoMAE, frame level
+    video_table: str = "videomae"  # [P] VideoMAE, global
+    text_table: str = "bert"  # [P] BERT on MicroLens, GloVe on ShortVideo
+    frames: int = Field(default=5, ge=1)  # [P] K
+    content_width: int | None = Field(default=None, ge=2)  # None: the width of the features, as printed
+    backbone: Literal["sasrec"] = "sasrec"  # [P] one of three
+    max_length: int = Field(default=10, ge=1)  # [P]
+    d: int = Field(default=64, ge=2)  # RecBole's SASRec
+    layers: int = Field(default=2, ge=1)  # [P]
+    heads: int = Field(default=2, ge=1)  # [P]
+    inner: int = Field(default=256, ge=1)  # RecBole's SASRec
+    dropout: float = Field(default=0.5, ge=0.0, lt=1.0)  # RecBole's SASRec
+    gamma: float = Field(default=0.9, gt=0.0)  # [P] eq. 7
+    steps: int = Field(default=20, ge=2)  # [G] T of both processes
+    schedule: ScheduleName = "linear"  # DDPM's, not rescaled
+    lambda_t: float = Field(default=0.1, ge=0.0)  # [G] eq. 16
+    lambda_n: float = Field(default=0.1, ge=0.0)  # [G] eq. 16
+    unet_channels: int = Field(default=64, ge=8, multiple_of=8)  # ours
+    use_tcd: bool = True  # off: the initial frame features (Fig. 3)
+    use_npd: bool = True  # off: an MLP over preference, frames and text (Fig. 3)
+    cv_tokens: bool = False
+    start: Literal["encoded", "pure_noise"] = "encoded"
+    sampler: Literal["ancestral", "ddim", "one_step"] = "ancestral"  # [P] ancestral
+    sampler_stride: int = Field(default=1, ge=1)  # of ddim
+    reverse_noise: samplers.ReverseNoise = "none"
+    train_t: Literal["uniform", "stride5"] = "uniform"
+    detach_targets: bool = True
+    score: Literal["dot", "cos_tau"] = "dot"  # [P] eq. 15
+    visual_noise_std: float = Field(default=0.0, ge=0.0)  # Fig. 5: 0, .1, .3, .5
+
+    @field_validator("sampler_stride")
+    @classmethod
+    def _stride_fits(cls, stride: int, info: ValidationInfo) -> int:
+        if stride > 1 and info.data.get("sampler") != "ddim":
+            raise ValueError("only sampler='ddim' can skip steps; set sampler='ddim' or sampler_stride=1")
+        if info.data.get("steps", stride) % stride:
+            raise ValueError(f"must divide steps={info.data['steps']}")
+        return stride
+
+    @field_validator("train_t")
+    @classmethod
+    def _sampler_visits_trained_steps(cls, train_t: str, info: ValidationInfo) -> str:
+        if train_t == "stride5" and info.data.get("sampler_stride") != 5:
+            raise ValueError("the network sees steps 5, 10, .. only: set sampler='ddim' and sampler_stride=5")
+        return train_t
+
+
+class BlindDenoiser(nn.Module):
+    """g of eq. 13-14: self-attention over [x_t ; frames ; text], read at x_t. It is never told the step."""
+
+    def __init__(self, d: int, *, visual: int, text: int, heads: int, inner: int) -> None:
+        """Build one transformer block over tokens of width ``d`` and the projections into it."""
+        super().__init__()
+        self.visual = nn.Linear(visual, d)
+        self.text = nn.Linear(text, d)
+        self.kinds = nn.Parameter(torch.empty(3, d).normal_(std=0.02))  # preference, frame, text
+        self.transformer = TransformerEncoder(d, 1, heads=heads, inner=inner)
+
+    def forward(self, x_t: Tensor, frames: Tensor, text: Tensor) -> Tensor:
+        """Estimate x_0.
+
+        Args:
+            x_t: float ``[b, d]``, the noisy preference.
+            frames: float ``[b, f, visual]``, the refined frames.
+            text: float ``[b, text]``.
+
+        Returns:
+            float ``[b, d]``.
+        """
+        tokens = torch.cat(
+            (
+                x_t.unsqueeze(1) + self.kinds[0],
+                self.visual(frames) + self.kinds[1],
+                self.text(text).unsqueeze(1) + self.kinds[2],
+            ),
+            dim=1,
+        )  # [b, 1 + f + 1, d]
+        return self.transformer(tokens)[:, 0]
+
+
+class MlpFusion(nn.Module):
+    """What stands in for the preference diffusion in the ablation: an MLP over preference, mean frame and text."""
+
+    def __init__(self, d: int, *, visual: int, text: int, inner: int) -> None:
+        """Build the two layers."""
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(d + visual + text, inner), nn.GELU(), nn.Linear(inner, d))
+        self.layers.apply(init_linear)
+        self.norm = nn.LayerNorm(d)
+
+    def forward(self, x_0: Tensor, frames: Tensor, text: Tensor) -> Tensor:
+        """Arguments and result as in :class:`BlindDenoiser`, from the clean preference."""
+        return self.norm(self.layers(torch.cat((x_0, frames.mean(dim=1), text), dim=-1)))
+
+
+class ContentDiffusion(nn.Module):
+    """The networks of eq. 6-8: temporal encoder, recency context, U-Net."""
+
+    def __init__(self, config: Config, *, width: int, schedule: NoiseSchedule) -> None:
+        """Build them for content vectors of width ``width``."""
+        super().__init__()
+        self.gamma = config.gamma
+        self.cv_tokens = config.cv_tokens
+        self.encoder = TemporalAttentionEncoder(config.frames, width, heads=config.heads)
+        self.unet = UNet1d(
+            width,
+            context_width=width,
+            channels=config.unet_channels,
+            heads=config.heads,
+            steps=schedule.steps,
+        )
+
+    def context(self, videos: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """c_v of eq. 7 as tokens ``[b, s, v]`` with their mask ``[b, s]`` (None: all real).
+
+        Args:
+            videos: float ``[b, l, v]``, global vectors of the history.
+            mask: bool ``[b, l]``.
+        """
+        weighted = recency_weights(mask, gamma=self.gamma).unsqueeze(-1) * videos  # [b, l, v]
+        if not self.cv_tokens:
+            return weighted.sum(dim=1, keepdim=True), None
+        first = torch.zeros_like(mask)
+        first[:, 0] = True  # an empty history keeps one (zero) token to look at
+        return weighted, mask | first
+
+
+class MealRec(nn.Module):
+    """The recommender; parts come from :func:`build`."""
+
+    def __init__(self, config: Config, *, backbone: SequenceEncoder, tables: dict[str, FeatureTable]) -> None:
+        """Assemble.
+
+        Args:
+            config: Switches and sizes.
+            backbone: SeqEnc of eq. 12; its item table also scores.
+            tables: ``frames`` ``[n + 1, f, v]``, ``video`` ``[n + 1, v]``, ``text`` ``[n + 1, h]``.
+        """
+        super().__init__()
+        self.config = config
+        self.n_items = backbone.items.n_items
+        self.causal = False  # content is that of the last item: one prediction per history
+        self.backbone = backbone
+        self.tables = nn.ModuleDict(tables)
+        self.schedule = NoiseSchedule.named(config.schedule, config.steps)
+        raw, text = tables["frames"].shape[-1], tables["text"].shape[-1]
+        width = config.content_width or raw
+        self.reduce = nn.Linear(raw, width) if config.content_width else nn.Identity()
+        if config.use_tcd:
+            self.content = ContentDiffusion(config, width=width, schedule=self.schedule)
+        if config.use_npd:
+            self.denoiser = BlindDenoiser(backbone.d, visual=width, text=text, heads=config.heads, inner=config.inner)
+        else:
+            self.fusion = MlpFusion(backbone.d, visual=width, text=text, inner=config.inner)
+
+    def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
+        """Eq. 16: ranking loss + lambda_T * frame reconstruction + lambda_N * preference reconstruction."""
+        parts: dict[str, Tensor] = {}
+        x_0, text = self.preference(batch), self.tables["text"](batch.last_item)
+        frames = self.last_frames(batch)
+        total = frames.new_zeros(())
+        if self.config.use_tcd:
+            clean, frames = frames, self._denoise_frames_once(batch, frames, generator)
+            parts["content"] = F.mse_loss(frames, self._target(clean))  # eq. 11
+            total = total + self.config.lambda_t * parts["content"]
+        if self.config.use_npd:
+            estimate = self.denoiser(self._noised(x_0, generator), frames, text)
+            parts["preference"] = F.mse_loss(estimate, self._target(x_0))  # eq. 14
+            total = total + self.config.lambda_n * parts["preference"]
+        else:
+            estimate = self.fusion(x_0, frames, text)
+        parts["ranking"] = self._ranking_loss(estimate, batch.target)  # eq. 15
+        total = total + parts["ranking"]
+        return LossTerms(total=total, parts={name: part.detach() for name, part in parts.items()})
+
+    def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
+        """float32 ``[b, n + 1]``: the denoised preference against every item."""
+        preference, table = self.denoised_preference(batch, generator=generator), self.backbone.items.table
+        if self.config.score == "cos_tau":
+            return score_all(F.normalize(preference, dim=-1) / COSINE_TEMPERATURE, F.normalize(table, dim=-1))
+        return score_all(preference, table)
+
+    def recommend(self, batch: SequenceBatch, *, k: int, exclude: Tensor | None, generator: torch.Generator) -> TopK:
+        """The ``k`` best items outside ``exclude``."""
+        return top_k(self.score(batch, generator=generator), k, exclude)
+
+    def preference(self, batch: SequenceBatch) -> Tensor:
+        """x_0 of eq. 12: the sequence encoder's state at the last item, float ``[b, d]``."""
+        return last_state(self.backbone(batch.item_ids, batch.mask), batch.last_position)
+
+    def last_frames(self, batch: SequenceBatch) -> Tensor:
+        """z_0 of eq. 6 (without the content module: F_L itself), float ``[b, f, v]``."""
+        frames = self.reduce(self.tables["frames"](batch.last_item))
+        return self.content.encoder(frames) if self.config.use_tcd else frames
+
+    def denoised_preference(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
+        """The result of both reverse processes (eq. 10 and 13), float ``[b, d]``."""
+        frames, text = self.last_frames(batch), self.tables["text"](batch.last_item)
+        if self.config.use_tcd:
+            context, context_mask = self._context(batch)
+            frames = self._reverse(
+                lambda z, t: self.content.unet(z, t, context, context_mask=context_mask), frames, generator
+            )
+        x_0 = self.preference(batch)
+        if not self.config.use_npd:
+            return self.fusion(x_0, frames, text)
+        return self._reverse(lambda x, _: self.denoiser(x, frames, text), x_0, generator)
+
+    def _denoise_frames_once(self, batch: SequenceBatch, frames: Tensor, generator: torch.Generator) -> Tensor:
+        context, context_mask = self._context(batch)
+        t = self._random_steps(len(batch), generator)
+        noisy = q_sample(self.schedule, frames, t, randn_like(frames, generator=generator))
+        return self.content.unet(noisy, t, context, context_mask=context_mask)
+
+    def _context(self, batch: SequenceBatch) -> tuple[Tensor, Tensor | None]:
+        return self.content.context(self.reduce(self.tables["video"](batch.item_ids)), batch.mask)
+
+    def _noised(self, x_0: Tensor, generator: torch.Generator) -> Tensor:
+        t = self._random_steps(x_0.shape[0], generator)
+        return q_sample(self.schedule, x_0, t, randn_like(x_0, generator=generator))
+
+    def _random_steps(self, rows: int, generator: torch.Generator) -> Tensor:
+        stride = 5 if self.config.train_t == "stride5" else 1
+        return self.schedule.random_steps(rows, generator=generator, stride=stride)
+
+    def _target(self, clean: Tensor) -> Tensor:
+        return clean.detach() if self.config.detach_targets else clean
+
+    def _ranking_loss(self, estimate: Tensor, target: Tensor) -> Tensor:
+        table = self.backbone.items.table
+        if self.config.score == "dot":
+            return full_softmax_loss(estimate, table, target)
+        return full_softmax_loss(
+            F.normalize(estimate, dim=-1), F.normalize(table, dim=-1), target, temperature=COSINE_TEMPERATURE
+        )
+
+    def _reverse(self, denoise: samplers.Denoise, clean: Tensor, generator: torch.Generator) -> Tensor:
+        """From the noisiest state of ``clean`` (or from noise alone) back to an estimate of it."""
+        start = randn_like(clean, generator=generator, shared=True)
+        if self.config.start == "encoded":
+            last = torch.full((clean.shape[0],), self.schedule.steps - 1, device=clean.device)
+            start = q_sample(self.schedule, clean, last, start)
+        if self.config.sampler == "one_step":
+            return samplers.one_step(denoise, self.schedule, start)
+        if self.config.sampler == "ddim":
+            visited = range(self.config.sampler_stride - 1, self.schedule.steps, self.config.sampler_stride)
+            return samplers.ddim(denoise, self.schedule, start, generator=generator, timesteps=visited)
+        noise = self.config.reverse_noise
+        return samplers.ancestral(denoise, self.schedule, start, generator=generator, noise=noise, shared=True)
+
+
+def required_features(config: Config) -> tuple[str, ...]:
+    """Names of the tables that :func:`build` reads."""
+    tables = (config.frames_table, config.text_table)
+    return (*tables, config.video_table) if config.use_tcd else tables
+
+
+def build(config: Config, *, n_items: int, features: FeatureTables) -> MealRec:
+    """Make the parts and assemble them.
+
+    Raises:
+        MissingFeatureError: When the frame table does not hold ``config.frames`` vectors per item.
+    """
+    backbone = SequenceEncoder(
+        ItemEmbedding(n_items, config.d),
+        config.max_length,
+        layers=config.layers,
+        heads=config.heads,
+        inner=config.inner,
+        dropout=config.dropout,
+    )
+    std = config.visual_noise_std
+    tables = {
+        "frames": FeatureTable(_central_frames(config, features), dtype=torch.float16, noise_std=std),
+        "text": FeatureTable(features[config.text_table]),
+    }
+    if config.use_tcd:
+        tables["video"] = FeatureTable(features[config.video_table], noise_std=std)
+    return MealRec(config, backbone=backbone, tables=tables)
+
+
+def _central_frames(config: Config, features: FeatureTables) -> Tensor:
+    table = features[config.frames_table]
+    if table.ndim != 3 or table.shape[1] < config.frames:
+        raise MissingFeatureError(
+            f"feature table {config.frames_table!r}: expected [items, frames >= {config.frames}, width], "
+            f"got {list(table.shape)}; extract more frames or set frames={table.shape[1] if table.ndim == 3 else 1}"
+        )
+    first = (table.shape[1] - config.frames) // 2
+    return table[:, first : first + config.frames]

@@ -1,0 +1,105 @@
+"""SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018, arXiv 1808.09781).
+
+A causal transformer reads the history (section 3.1 and 3.2); the state at a position scores an item by its inner
+product with the item's input vector (section 3.3, shared table).
+
+Deviations, all towards the form that RecBole made the common baseline:
+
+* Cross-entropy over all items instead of binary cross-entropy with one sampled negative (eq. 7): sampled negatives
+  are the main reason why published SASRec figures differ. Padding is no class; in RecBole it is one.
+* Normalisation after the residual sum, epsilon 1e-12, GELU, inner width 4·d, weights from N(0, 0.02), two heads.
+* Sequences are padded on the right, so position 0 is the oldest item that is read.
+
+Shape legend: b batch, l sequence length, m predictions, n items, d width.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from models.config import StrictModel
+from models.interface import FeatureTables, LossTerms, TopK
+from models.modules.item_embedding import ItemEmbedding
+from models.modules.losses import full_softmax_loss
+from models.modules.retrieval import score_all, top_k
+from models.modules.sequence_encoder import SequenceEncoder, last_state
+from models.modules.transformer import Activation
+from models.sequences.batch import SequenceBatch
+
+
+class Config(StrictModel):
+    """Size of the network.
+
+    Attributes:
+        d: Width of item vectors and states.
+        layers: Transformer blocks.
+        heads: Attention heads; must divide ``d``.
+        inner: Width of the feed-forward layers.
+        dropout: On the input, on attention weights and after each sublayer.
+        activation: Of the feed-forward layers.
+        max_length: Longest history that the model can read.
+    """
+
+    d: int = Field(default=64, ge=1)
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=2, ge=1)
+    inner: int = Field(default=256, ge=1)
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    activation: Activation = "gelu"
+    max_length: int = Field(default=50, ge=1)
+
+
+class SASRec(nn.Module):
+    """The recommender; ``encoder`` holds all its parameters."""
+
+    causal = True
+
+    def __init__(self, encoder: SequenceEncoder) -> None:
+        """Rank with an encoder's states and its own item table."""
+        super().__init__()
+        self.encoder = encoder
+        self.n_items = encoder.items.n_items
+
+    def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
+        """Cross-entropy of the next item, at every position when the batch has ``targets``, else at the last one."""
+        del generator  # nothing is drawn but dropout
+        hidden = self.encoder(batch.item_ids, batch.mask)  # [b, l, d]
+        if batch.targets is None:
+            states, target = last_state(hidden, batch.last_position), batch.target  # [b, d], [b]
+        else:
+            states, target = hidden[batch.mask], batch.targets[batch.mask]  # [m, d], [m]
+        return LossTerms(full_softmax_loss(states, self.encoder.items.table, target))
+
+    def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
+        """float32 ``[b, n + 1]``, inner products of the last state with all items."""
+        del generator
+        hidden = self.encoder(batch.item_ids, batch.mask)
+        return score_all(last_state(hidden, batch.last_position), self.encoder.items.table)
+
+    def recommend(self, batch: SequenceBatch, *, k: int, exclude: Tensor | None, generator: torch.Generator) -> TopK:
+        """The ``k`` best items."""
+        return top_k(self.score(batch, generator=generator), k, exclude)
+
+
+def required_features(config: Config) -> tuple[str, ...]:
+    """None: SASRec reads ids only."""
+    del config
+    return ()
+
+
+def build(config: Config, *, n_items: int, features: FeatureTables) -> SASRec:
+    """A freshly initialised SASRec."""
+    del features
+    items = ItemEmbedding(n_items, config.d)
+    encoder = SequenceEncoder(
+        items,
+        config.max_length,
+        layers=config.layers,
+        heads=config.heads,
+        inner=config.inner,
+        dropout=config.dropout,
+        activation=config.activation,
+    )
+    return SASRec(encoder)
