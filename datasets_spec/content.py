@@ -18,10 +18,7 @@ def digest(frame: pl.DataFrame) -> str:
     for column in frame.get_columns():
         state.update(f"{column.name}\0{column.dtype}\0{len(column)}\0".encode())
         state.update(np.packbits(column.is_null().to_numpy()).tobytes())
-        if column.dtype.is_nested():
-            wrapped = pl.DataFrame({"value": column}).to_struct("value")
-            column = wrapped.struct.json_encode()  # noqa: PLW2901
-        physical = column.to_physical()
+        physical = _json(column) if column.dtype.is_nested() else column.to_physical()
         if physical.dtype == pl.String:
             text = physical.fill_null("")
             state.update(text.str.len_bytes().cast(pl.UInt32).to_numpy().tobytes())
@@ -29,6 +26,10 @@ def digest(frame: pl.DataFrame) -> str:
         else:
             state.update(physical.fill_null(0).to_numpy().tobytes())
     return state.hexdigest()
+
+
+def _json(column: pl.Series) -> pl.Series:
+    return pl.DataFrame({"value": column}).to_struct("row").struct.json_encode()
 
 
 def version(digests: dict[str, str]) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -192,7 +192,7 @@ def write(path: Path, tables: dict[str, pl.DataFrame], manifest: dict[str, Any])
         The dataset.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
     folder.chmod(0o755)
     try:
         files: dict[str, dict[str, Any]] = {}
@@ -229,7 +229,7 @@ def _put_in_place(folder: Path, path: Path) -> None:
 
 
 @contextmanager
-def writer_lock(path: Path) -> Iterator[None]:
+def writer_lock(path: Path) -> Generator[None]:
     """Let one process at a time prepare the folder ``path``; first undo what a crash left half done."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as stream:
@@ -237,4 +237,6 @@ def writer_lock(path: Path) -> Iterator[None]:
         old = path.with_name(f".{path.name}.old")
         if old.exists() and not path.exists():
             old.rename(path)
+        for left in path.parent.glob(f".{path.name}.tmp-*"):
+            shutil.rmtree(left, ignore_errors=True)
         yield

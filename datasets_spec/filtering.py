@@ -141,7 +141,7 @@ def _nothing_left(name: str, steps: list[Step], facts: tuple[str, ...], advice: 
 
 def _what_to_lower(rows: pl.DataFrame, config: PrepareConfig) -> str:
     """The highest bounds at or below the configured ones that leave something."""
-    most = {side: int(rows.group_by(side).len()["len"].max() or 0) for side in ("user_id", "item_id")}  # type: ignore[arg-type]
+    most = {side: int(rows.group_by(side).len()["len"].to_numpy().max()) for side in ("user_id", "item_id")}
     facts = f"No user has more than {most['user_id']} rows, no item more than {most['item_id']}. "
     for k in range(max(config.k_user, config.k_item) - 1, 0, -1):
         k_user, k_item = min(k, config.k_user), min(k, config.k_item)

@@ -69,8 +69,8 @@ def prepare(
     member, spec = registry.load(name)
     chosen = config or spec.config
     chosen = chosen.model_copy(update={"media": spec.media_for(chosen)})
-    raw_dir = root / "raw" / name
-    path = root / "prepared" / name
+    raw_dir = root.absolute() / "raw" / name
+    path = root.absolute() / "prepared" / name
     with writer_lock(path):
         member.acquire(spec, chosen, raw_dir, source=source, progress=progress)
         _tell(progress, "parse", 0)
@@ -204,12 +204,12 @@ def _manifest(
         "stats": stats.describe(built["interactions"]).as_dict(),
         "items_with": _coverage(items),
         "bad_rows": dict(sorted(Counter(built["quarantine"]["reason"].to_list()).items())),
-        "digests": {**digests, "media_paths": content.digest(items.select(places)), "quarantine": _quarantined(built)},
+        "digests": {
+            **digests,
+            "media_paths": content.digest(items.select(places)),
+            "quarantine": content.digest(built["quarantine"]),
+        },
     }
-
-
-def _quarantined(built: dict[str, pl.DataFrame]) -> str:
-    return content.digest(built["quarantine"])
 
 
 def _raw_files(spec: DatasetSpec, tables: RawTables, raw_dir: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 ``raw/<dataset>/source.json`` remembers where the files come from: ``{"path": …}`` for a local folder, which is read
 in place and never copied, or ``{"url": …}`` for an address. It stays in force until another ``source`` is given;
-files fetched from another address are then fetched anew.
+files fetched from another address are then fetched anew. Files of a ``source`` are taken as they are: published
+checksums bind only what comes from the dataset's own addresses. What was read is hashed into the manifest either way.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ def acquire_files(
     failures = list[DownloadFailure]()
     wanted = list(spec.files)
     if url is not None:  # the files lie there side by side, or as below the dataset's own addresses
+        wanted = [replace(file, sha256=None, bytes=None) for file in wanted]  # they need not be the published ones
         flat = [replace(file, url=file.path) for file in wanted]
         failures = fetch_many(flat, raw_dir, bases=bases, client=client, progress=progress)
         missing = {failure.file.path for failure in failures}
@@ -113,7 +115,7 @@ def _point_to(spec: DatasetSpec, raw_dir: Path, source: str | None) -> Path | No
     parts = urlsplit(source)
     if parts.scheme in {"http", "https"}:
         if remembered.get("url") != source:
-            _forget_unverifiable(spec, raw_dir)
+            _forget_files(spec, raw_dir)
             _write_pointer(raw_dir, {"url": source})
         return None
     local = _existing_folder(unquote(parts.path) if parts.scheme == "file" else source)
@@ -154,11 +156,10 @@ def _optional_only(spec: DatasetSpec, failures: list[DownloadFailure], raw_dir: 
     return failures
 
 
-def _forget_unverifiable(spec: DatasetSpec, raw_dir: Path) -> None:
-    """Remove files that came from another address, where no digest could tell them apart."""
+def _forget_files(spec: DatasetSpec, raw_dir: Path) -> None:
+    """Remove raw files that came from another address."""
     for file in spec.files:
-        if file.sha256 is None:
-            (raw_dir / file.path).unlink(missing_ok=True)
+        (raw_dir / file.path).unlink(missing_ok=True)
 
 
 def _read_pointer(raw_dir: Path) -> dict[str, str]:

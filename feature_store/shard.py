@@ -15,7 +15,7 @@ from feature_store.key import DIGEST_BYTES
 from feature_store.quarantine import QuarantineRow
 from feature_store.schema import Layout, stored_type
 
-FloatArray = NDArray[np.float16] | NDArray[np.float32]
+FloatArray = NDArray[np.floating]
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,7 +111,7 @@ def split_finite(
 
 def finite_rows(embedding: FloatArray, frames: FloatArray | None) -> NDArray[np.bool_]:
     """Boolean ``[n]``: every number of the row is finite."""
-    finite: NDArray[np.bool_] = np.isfinite(embedding).all(axis=1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(embedding).all(axis=1))
     if frames is not None:
         finite &= np.isfinite(frames).all(axis=(1, 2))
     return finite

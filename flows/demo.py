@@ -85,7 +85,9 @@ def _summary(result: dict[str, Any]) -> str:
         [row["feature"], row["encoded"], row["reused"], row["failed"] + row["known_bad"], f"v{row['version']}"]
         for row in result["extracted"]
     ]
-    runs = [[run["run_id"], run["hr@10"], run["ndcg@10"], "trained" if run["fresh"] else "kept"] for run in result["runs"]]
+    runs = [
+        [run["run_id"], run["hr@10"], run["ndcg@10"], "trained" if run["fresh"] else "kept"] for run in result["runs"]
+    ]
     encoded = sum(row["encoded"] for row in result["extracted"])
     trained = sum(run["fresh"] for run in result["runs"])
     verdict = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
@@ -11,7 +11,7 @@ from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from pydantic import Field
 
-from feature_store import FeatureStore, list_stores
+from feature_store import list_stores
 from flows import settings as settings_module
 from flows.jobs.train import Outdated, outdated_experiments
 from flows.names import DEPLOYMENTS
@@ -56,7 +56,7 @@ def check_freshness(max_age_days: Annotated[float, Field(gt=0)] = 30.0) -> list[
     rows: list[dict[str, Any]] = []
     for name, store in list_stores(settings_module.load().stores):
         snapshot = store.latest()
-        age = (datetime.now(UTC) - snapshot.created_at).total_seconds() / 86400
+        age = (datetime.now(UTC) - snapshot.manifest.created_at).total_seconds() / 86400
         rows.append(
             {"store": name, "version": snapshot.version, "age_days": round(age, 2), "stale": age > max_age_days}
         )
@@ -82,8 +82,10 @@ def gc_stores(
         apply: Remove; otherwise only list.
     """
     rows: list[dict[str, Any]] = []
-    for name, _ in list_stores(settings_module.load().stores):
-        store = FeatureStore.open(settings_module.load().stores / name)
-        rows.append({"store": name, **store.gc(keep=keep, grace_days=grace_days, apply=apply)})
+    for name, store in list_stores(settings_module.load().stores):
+        garbage = store.gc(keep, timedelta(days=grace_days), apply=apply)
+        rows.append(
+            {"store": name, "versions": len(garbage.manifests), "files": len(garbage.paths), "bytes": garbage.bytes}
+        )
     create_table_artifact(key="gc-stores", table=rows, description="Removed" if apply else "Would be removed")
     return rows

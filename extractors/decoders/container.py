@@ -7,8 +7,10 @@ because one process per core is faster than several threads per file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +176,31 @@ class PacketReader:
         """Whether the file holds less than it declares."""
         mp4 = "mp4" in self._container.format.name.split(",")
         return self.damaged or (mp4 and self._stream.frames > self.count)
+
+
+def decode(stream: VideoStream, packets: Iterable[Packet]) -> Iterator[tuple[list[VideoFrame], str | None]]:
+    """Decode packets and then what the decoder still holds.
+
+    Yields:
+        For each packet, and once more for the end: the frames that came out, and FFmpeg's words for an error.
+    """
+    for packet in chain(packets, (None,)):
+        try:
+            yield stream.codec_context.decode(packet), None
+        except MemoryError:
+            raise
+        except av.error.FFmpegError as error:
+            yield [], explain(error)
+
+
+def seconds(ticks: Sequence[int], time_base: Fraction) -> np.ndarray:
+    """Times in seconds, float64 ``[n]``, each the nearest to its exact value."""
+    return np.array([float(tick * time_base) for tick in ticks], dtype=np.float64)
+
+
+def time_base_of(stream: VideoStream) -> Fraction:
+    """Seconds in a tick of the stream's clock."""
+    return stream.time_base or Fraction(1, 90_000)
 
 
 def codec_name(stream: VideoStream) -> str:

@@ -10,24 +10,26 @@ their frames say, else as their frame rate says.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 
-import av.error
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from extractors.decoders.batch import FrameBatch
 from extractors.decoders.container import (
     NothingDecodedError,
     PacketReader,
     codec_name,
+    decode,
     first_decodable,
     opened,
     prepare_stream,
+    seconds,
+    time_base_of,
     upright_rgb,
 )
 from extractors.errors import FrameError
@@ -69,7 +71,7 @@ def read_stream(path: Path, index: int, *, n: int, fps: float, decoder: str = "s
     frames = _take(path, index, taken)
     return FrameBatch(
         data=upright_rgb([frames[ordinal] for ordinal in taken]),
-        pts_seconds=_seconds([stamps[ordinal] for ordinal in taken], time_base),
+        pts_seconds=seconds([stamps[ordinal] for ordinal in taken], time_base),
         n_distinct=plan.n_distinct,
         decoder=decoder,
         codec=survey.codec,
@@ -83,12 +85,12 @@ def read_stream(path: Path, index: int, *, n: int, fps: float, decoder: str = "s
 
 @dataclass(frozen=True)
 class _Shown:
-    """One decoded frame: its times in ticks, and how many packets the decoder had when it came out."""
+    """One decoded frame: its times in ticks, and the position of the packet it came from."""
 
     pts: int | None
     dts: int | None
     duration: int | None
-    fed: int
+    position: int
 
 
 @dataclass
@@ -128,20 +130,37 @@ class _Survey:
         """
         if not self.faults:
             return
-        place = {pts: position for position, (pts, _) in enumerate(self.packets) if pts is not None}
         for ordinal, target in zip(taken, plan.targets, strict=True):
             frame = self.shown[ordinal]
-            end = self.shown[ordinal].fed - 1 if frame.pts is None else place.get(frame.pts, frame.fed - 1)
-            start = self._base(end, frame.pts)
+            start = self._base(frame.position, frame.pts)
             for position, fault in self.faults.items():
                 lost = self.packets[position][0]
-                replaced = None not in (lost, frame.pts) and frame.pts < lost <= target / time_base  # type: ignore[operator]
-                if start <= position <= end or replaced:
+                replaced = lost is not None and frame.pts is not None and frame.pts < lost <= target / time_base
+                if start <= position <= frame.position or replaced:
                     raise FrameError(
                         "corrupt",
                         f"packet {position} of {len(self.packets)} is damaged ({fault}), which touches the frame at "
                         f"{float(target):.2f} s; {len(self.faults)} packets are damaged",
                     )
+
+    def watched(self, packets: Iterable[Packet], place: dict[int, int]) -> Iterator[Packet]:
+        """The packets, each noted on its way to the decoder."""
+        for packet in packets:
+            if packet.pts is not None:
+                place[packet.pts] = len(self.packets)
+            self.packets.append((packet.pts, packet.is_keyframe))
+            yield packet
+
+    def note(self, frames: list[VideoFrame], fault: str | None, place: dict[int, int]) -> None:
+        """Note what the decoder gave after the latest packet."""
+        latest = len(self.packets) - 1
+        if fault is not None:
+            self.faults.setdefault(latest, fault)
+        for frame in frames:
+            position = latest if frame.pts is None else place.get(frame.pts, latest)
+            self.shown.append(_Shown(frame.pts, frame.dts, frame.duration, position))
+            if frame.is_corrupt:
+                self.faults.setdefault(position, "the decoder conceals errors")
 
     def _base(self, end: int, pts: int | None) -> int:
         """Position of the keyframe that the packet at ``end`` rests on."""
@@ -161,42 +180,19 @@ def _survey(path: Path, index: int) -> _Survey:
     with opened(path) as container:
         stream = prepare_stream(container, index)
         rate = stream.guessed_rate or stream.average_rate or Fraction(25)
-        avi = container.format.name == "avi"
-        survey = _Survey(codec_name(stream), avi=avi, rate=rate, time_base=_time_base(stream))
+        survey = _Survey(codec_name(stream), container.format.name == "avi", rate, time_base_of(stream))
         reader = PacketReader(container, stream)
         place: dict[int, int] = {}
-        for packet in reader:
-            survey.packets.append((packet.pts, packet.is_keyframe))
-            if packet.pts is not None:
-                place[packet.pts] = len(survey.packets) - 1
-            _note(survey, place, stream, packet)
-        _note(survey, place, stream, None)
+        for frames, fault in decode(stream, survey.watched(reader, place)):
+            survey.note(frames, fault, place)
         survey.truncated = reader.truncated
-    if not survey.shown:
-        total = len(survey.packets)
-        if survey.faults:
-            fault = next(iter(survey.faults.values()))
-            raise NothingDecodedError("corrupt", f"none of {total} packets of stream {index} could be decoded: {fault}")
-        raise NothingDecodedError("no_frames", f"stream {index} has {total} packets and gives no frame")
-    return survey
-
-
-def _note(survey: _Survey, place: dict[int, int], stream: VideoStream, packet: Packet | None) -> None:
-    """Decode one packet (None ends the stream) and note its frames and faults."""
-    fed = len(survey.packets)
-    try:
-        frames = stream.codec_context.decode(packet)
-    except MemoryError:
-        raise
-    except av.error.FFmpegError as error:
-        if packet is not None:
-            survey.faults[fed - 1] = error.strerror or "invalid data"
-        return
-    for frame in frames:
-        survey.shown.append(_Shown(frame.pts, frame.dts, frame.duration, fed))
-        if frame.is_corrupt:
-            position = fed - 1 if frame.pts is None else place.get(frame.pts, fed - 1)
-            survey.faults.setdefault(position, "the decoder conceals errors")
+    if survey.shown:
+        return survey
+    total = len(survey.packets)
+    if survey.faults:
+        fault = next(iter(survey.faults.values()))
+        raise NothingDecodedError("corrupt", f"none of {total} packets of stream {index} could be decoded: {fault}")
+    raise NothingDecodedError("no_frames", f"stream {index} has {total} packets and gives no frame")
 
 
 def _take(path: Path, index: int, taken: list[int]) -> dict[int, VideoFrame]:
@@ -209,13 +205,7 @@ def _take(path: Path, index: int, taken: list[int]) -> dict[int, VideoFrame]:
     kept: dict[int, VideoFrame] = {}
     with opened(path) as container:
         stream = prepare_stream(container, index)
-        for packet in [*PacketReader(container, stream), None] if False else _with_end(container, stream):
-            try:
-                frames = stream.codec_context.decode(packet)
-            except MemoryError:
-                raise
-            except av.error.FFmpegError:
-                continue
+        for frames, _ in decode(stream, PacketReader(container, stream)):
             for frame in frames:
                 if ordinal in wanted:
                     kept[ordinal] = frame
@@ -223,7 +213,3 @@ def _take(path: Path, index: int, taken: list[int]) -> dict[int, VideoFrame]:
             if ordinal > last:
                 return kept
     raise FrameError("corrupt", f"a second decode gives {ordinal} frames where the first gave more than {last}")
-
-
-def _time_base(stream: VideoStream) -> Fraction:
-    return stream.time_base or Fraction(1, 90_000)

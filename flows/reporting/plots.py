@@ -68,7 +68,12 @@ def colour_of(name: str, names: Sequence[str]) -> str:
 
 
 def draw(
-    paint: Callable[..., None], *, caption: str, alternative: str, panels: int = 1, size: tuple[float, float] = (4.6, 2.9)
+    paint: Callable[..., None],
+    *,
+    caption: str,
+    alternative: str,
+    panels: int = 1,
+    size: tuple[float, float] = (4.6, 2.9),
 ) -> Picture:
     """Let ``paint`` draw on ``panels`` axes side by side; returns the picture.
 
@@ -148,7 +153,9 @@ def popularity(counts: NDArray[np.integer[Any]]) -> Picture:
 
     def paint(axes: Axes) -> None:
         axes.plot(np.arange(1, len(ordered) + 1), ordered, color=COLOURS[2])
-        axes.axvline(top, color=COLOURS[1], linestyle="--", linewidth=1.2, label=f"top 20 %: {100 * held:.0f} % of rows")
+        axes.axvline(
+            top, color=COLOURS[1], linestyle="--", linewidth=1.2, label=f"top 20 %: {100 * held:.0f} % of rows"
+        )
         axes.set(xscale="log", yscale="log", xlabel="popularity rank of the item (log scale)")
         axes.set_ylabel("interactions (log scale)")
         _plain_log(axes, x=True, y=True)
@@ -180,7 +187,7 @@ def training_curves(title: str, curves: Sequence[Curve]) -> Picture:
         for axes in (left, right):
             _whole_numbers(axes, x=True)
             if axes.get_legend_handles_labels()[0]:
-                axes.legend(loc="best", ncols=2 if len(curves) > 4 else 1)  # noqa: PLR2004
+                axes.legend(loc="best", ncols=2 if len(curves) > 4 else 1)
 
     kept = ", ".join(f"{curve.label}: epoch {curve.selected_epoch}" for curve in curves)
     return draw(

@@ -83,7 +83,7 @@ def bytes_text(value: int) -> str:
     """Such as ``3.4 MB``."""
     size = float(value)
     for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:  # noqa: PLR2004 - units of a thousand
+        if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
@@ -91,10 +91,10 @@ def bytes_text(value: int) -> str:
 
 def seconds_text(value: float) -> str:
     """Such as ``4.2 s`` or ``1 h 03 min``."""
-    if value < 120:  # noqa: PLR2004 - two minutes
+    if value < 120:
         return f"{value:.1f} s"
     minutes = round(value / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"  # noqa: PLR2004
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def plural(number: int, word: str) -> str:

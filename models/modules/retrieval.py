@@ -22,14 +22,9 @@ def score_all(h: Tensor, table: Tensor) -> Tensor:
     Returns:
         float32 ``[b, n + 1]``; column 0, padding, is ``-inf``.
     """
-    return without_padding((h @ table.T).float())
-
-
-def without_padding(scores: Tensor) -> Tensor:
-    """The same scores ``[b, n + 1]`` with column 0 set to ``-inf``."""
-    padding = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
-    padding[0] = True
-    return scores.masked_fill(padding, float("-inf"))
+    scores = (h @ table.T).float()
+    scores[:, 0] = float("-inf")
+    return scores
 
 
 def top_k(scores: Tensor, k: int, exclude: Tensor | None = None) -> TopK:
@@ -48,9 +43,9 @@ def top_k(scores: Tensor, k: int, exclude: Tensor | None = None) -> TopK:
     """
     if bool(scores.isnan().any()):
         raise RecommendationError("the model gave NaN scores; its weights are unusable: train it again")
-    scores = without_padding(scores.float())
-    if exclude is not None:
-        scores = scores.scatter(1, exclude, float("-inf"))
+    never = torch.zeros_like(scores[:, :1], dtype=torch.int64)  # [b, 1], padding
+    never = never if exclude is None else torch.cat((never, exclude), dim=1)
+    scores = scores.float().scatter(1, never, float("-inf"))
     candidates = int((scores > float("-inf")).sum(dim=1).min()) if len(scores) else k
     if not 1 <= k <= candidates:
         raise RecommendationError(f"k: expected 1 to {candidates} (candidates left after exclusion), got {k}")

@@ -1,0 +1,307 @@
+"""Files of the MicroLens family: names, separators, headers and their three ways to write titles."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from datasets_spec.errors import DamagedFileError, SchemaError
+from datasets_spec.schema import RAW_INTERACTIONS, TIME, BadRow, RawTables
+from datasets_spec.spec import MediaKind, RemoteFile
+
+Titles = Literal["quoted_csv", "first_comma"]
+_ID = r"^[0-9A-Za-z_-]+$"
+_PLAIN = ("user_id", "item_id", "timestamp")
+#: The names in the file and those in its readme, in lower case, and ours.
+_HEADERS = {
+    **dict.fromkeys(("user", "userid", "user_id"), "user_id"),
+    **dict.fromkeys(("item", "itemid", "item_id", "video", "videoid"), "item_id"),
+    "timestamp": "timestamp",
+}
+_LAST_MS = 4_102_444_800_000  # 2100-01-01
+_QUOTED_RECORD = re.compile(r'\s*[0-9A-Za-z_-]+,(?:"|[^,]*$)')
+
+
+@dataclass(frozen=True)
+class MicroLensLayout:
+    """Names of the files of one member of the family.
+
+    Attributes:
+        prefix: Beginning of the file names, such as ``MicroLens-50k``.
+        titles: Name of the titles file.
+        title_style: ``quoted_csv`` (header ``item,title``, quoted, CRLF) or ``first_comma`` (no header, the id, a
+            comma, and then the title as it stands, quotes and commas included).
+        categories: Name of the file ``id,category``; None = there is none.
+        likes: Name of the file item, likes, views (tabs, no header); None = there is none.
+        pins: SHA-256 and size of official files by name.
+    """
+
+    prefix: str
+    titles: str
+    title_style: Titles
+    categories: str | None
+    likes: str | None
+    pins: dict[str, tuple[str, int]]
+
+    @property
+    def pairs(self) -> str:
+        """Name of the interactions file: user, item, Unix milliseconds."""
+        return f"{self.prefix}_pairs.csv"
+
+    @property
+    def media(self) -> dict[MediaKind, str]:
+        """Paths of an item's video and cover: the file's stem is the item id."""
+        return {"video": f"{self.prefix}_videos/{{id}}.mp4", "image": f"{self.prefix}_covers/{{id}}.jpg"}
+
+    def files(self) -> tuple[RemoteFile, ...]:
+        """The raw files without media; only pairs and titles are required."""
+        names = [(self.pairs, True), (self.titles, True), (self.categories, False), (self.likes, False)]
+        return tuple(self._file(name, required=required) for name, required in names if name is not None)
+
+    def _file(self, name: str, *, required: bool) -> RemoteFile:
+        sha256, size = self.pins.get(name, (None, None))
+        return RemoteFile(name, name, sha256=sha256, bytes=size, required=required)
+
+
+LAYOUTS = {
+    "microlens-50k": MicroLensLayout(
+        prefix="MicroLens-50k",
+        titles="MicroLens-50k_titles.csv",
+        title_style="quoted_csv",
+        categories=None,
+        likes="MicroLens-50k_likes_and_views.txt",
+        pins={
+            "MicroLens-50k_pairs.csv": (
+                "7ff8b91bcc84f5434ac2c5be7d0b7d7730f5e84f79f9648b5ae67a7641f97bbd",
+                9_431_093,
+            ),
+            "MicroLens-50k_titles.csv": (
+                "244aad5380cbbe0fb43458cfcda5ebe820f534384602f80a64dbbcd07dd30e49",
+                2_392_145,
+            ),
+            "MicroLens-50k_likes_and_views.txt": (
+                "9031dcd6fd575abc28776b6fe55a9b5a5a6446ff1d25bbb97d0e9437f480dfb2",
+                386_787,
+            ),
+        },
+    ),
+    "microlens-100k": MicroLensLayout(
+        prefix="MicroLens-100k",
+        titles="MicroLens-100k_title_en.csv",
+        title_style="first_comma",
+        categories="tags_to_summary.csv",
+        likes="MicroLens-100k_likes_and_views.txt",
+        pins={},
+    ),
+    "microlens-1m": MicroLensLayout(
+        prefix="MicroLens-1M",
+        titles="MicroLens-1M_title.csv",
+        title_style="first_comma",
+        categories=None,
+        likes=None,
+        pins={},
+    ),
+}
+
+
+def parse_microlens(layout: MicroLensLayout, folder: Path) -> RawTables:
+    """Read the raw files of a member of the family.
+
+    Args:
+        layout: Names and styles.
+        folder: Where the files lie.
+
+    Returns:
+        Interactions and items (``title``, null where empty; ``category``, ``likes``, ``views`` where there are files
+        for them); malformed lines with their numbers.
+
+    Raises:
+        SchemaError: The pairs file has another header than expected.
+        DamagedFileError: A file is empty.
+    """
+    bad_rows: list[BadRow] = []
+    interactions = read_pairs(folder / layout.pairs, bad_rows)
+    titles = read_titles(folder / layout.titles, layout.title_style, bad_rows)
+    items = pl.DataFrame(
+        {"item_id": list(titles), "title": [title or None for title in titles.values()]},
+        schema={"item_id": pl.String, "title": pl.String},
+    )
+    files = [folder / layout.pairs, folder / layout.titles]
+    notes: list[str] = []
+    for name, read in ((layout.categories, _read_categories), (layout.likes, _read_likes)):
+        if name is None:
+            continue
+        if not (folder / name).is_file():
+            notes.append(f"the optional file {name} is missing")
+            continue
+        items = items.join(read(folder / name, bad_rows), on="item_id", how="left", maintain_order="left")
+        files.append(folder / name)
+    return RawTables(interactions, items, bad_rows, tuple(files), tuple(notes))
+
+
+def read_pairs(path: Path, bad_rows: list[BadRow]) -> pl.DataFrame:
+    """Read ``user,item,timestamp`` (milliseconds); malformed lines are appended to `bad_rows`.
+
+    Returns:
+        Columns of ``RAW_INTERACTIONS``; ``order`` is the line number.
+    """
+    lines = _lines(path)
+    if lines.is_empty():
+        raise DamagedFileError(f"{path}: expected the header user,item,timestamp and rows, the file is empty")
+    columns = _header(path, str(lines["line"][0]))
+    if columns is not None:
+        lines = lines[1:]
+    fields = pl.col("line").str.splitn(",", 4)
+    table = lines.with_columns(
+        *(fields.struct.field(f"field_{i}").str.strip_chars().alias(name) for i, name in enumerate(columns or _PLAIN)),
+        fields.struct.field("field_3").alias("rest"),
+    ).with_columns(pl.col("timestamp").cast(pl.Int64, strict=False).alias("ms"))
+    reason = (
+        pl.when(pl.col("line").str.strip_chars() == "")
+        .then(pl.lit("blank"))
+        .when(pl.col("rest").is_not_null() | pl.col("timestamp").is_null())
+        .then(pl.lit("malformed_row"))
+        .when(~(pl.col("user_id").str.contains(_ID) & pl.col("item_id").str.contains(_ID)))
+        .then(pl.lit("bad_id"))
+        .when(pl.col("ms").is_null() | ~pl.col("ms").is_between(0, _LAST_MS))
+        .then(pl.lit("bad_timestamp"))
+    )
+    table = table.with_columns(reason.alias("reason"))
+    bad = table.filter(pl.col("reason") != "blank")
+    bad_rows.extend(_bad_rows(path, bad))
+    return (
+        table.filter(pl.col("reason").is_null())
+        .select("user_id", "item_id", pl.col("ms").cast(TIME).alias("timestamp"), pl.col("number").alias("order"))
+        .cast({"order": RAW_INTERACTIONS["order"]})
+    )
+
+
+def _header(path: Path, first: str) -> list[str] | None:
+    """Our names for the columns of the header line; None when the file starts with data."""
+    names = [name.strip().strip('"') for name in first.split(",")]
+    if len(names) == 3 and names[2].isdigit():
+        return None
+    known = [_HEADERS.get(name.lower(), name) for name in names]
+    if sorted(known) != sorted(_PLAIN):
+        raise SchemaError(f"{path}, line 1: expected the header user,item,timestamp, got {first[:200]!r}")
+    return known
+
+
+def read_titles(path: Path, style: Titles, bad_rows: list[BadRow]) -> dict[str, str]:
+    """Read titles by item id, in file order; malformed, repeated and empty ones are appended to `bad_rows`.
+
+    An empty title stays in the result as an empty text.
+    """
+    records = _quoted_records(path) if style == "quoted_csv" else _first_comma_records(path)
+    titles: dict[str, str] = {}
+    for number, item_id, title, text in records:
+        if item_id is None or title is None:
+            reason = "malformed_row"
+        elif "\ufffd" in text:
+            reason = "bad_encoding"
+        elif item_id in titles:
+            reason = "repeated_item"
+        else:
+            titles[item_id] = title
+            if title:
+                continue
+            reason = "empty_title"
+        bad_rows.append(BadRow(path.name, number, item_id, reason, text))
+    return titles
+
+
+Record = tuple[int, str | None, str | None, str]  # line number, item id, title, the text as it stands
+
+
+def _first_comma_records(path: Path) -> Iterator[Record]:
+    """Each physical line is ``id,title``; a pair of quotes round the whole title is taken off, others stay."""
+    for number, line in _lines(path).select("number", "line").iter_rows():
+        if not line.strip():
+            continue
+        item_id, comma, title = line.partition(",")
+        item_id, title = item_id.strip(), title.strip()
+        if len(title) >= 2 and title[0] == title[-1] == '"' and title.count('"') % 2 == 0:
+            title = title[1:-1].replace('""', '"').strip()
+        good = bool(comma) and re.match(_ID, item_id) is not None
+        yield number, item_id if good else None, title if good else None, line
+
+
+def _quoted_records(path: Path) -> Iterator[Record]:
+    """Records of a quoted csv file with the header ``item,title``; one broken record never swallows the next."""
+    pending, start = "", 0
+    for number, line in _lines(path).select("number", "line").iter_rows():
+        if number == 1 and line.replace('"', "").strip().lower() in ("item,title", "id,title", "item_id,title"):
+            continue
+        if pending and pending.count('"') % 2 == 1 and _QUOTED_RECORD.match(line) is None:
+            pending += "\n" + line
+            continue
+        if pending.strip():
+            yield _quoted_record(start, pending)
+        pending, start = line, number
+    if pending.strip():
+        yield _quoted_record(start, pending)
+
+
+def _quoted_record(number: int, text: str) -> Record:
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error:
+        rows = []
+    if len(rows) != 1 or len(rows[0]) != 2 or re.match(_ID, rows[0][0].strip()) is None:
+        return number, None, None, text
+    return number, rows[0][0].strip(), rows[0][1].strip(), text
+
+
+def _read_categories(path: Path, bad_rows: list[BadRow]) -> pl.DataFrame:
+    categories = read_titles(path, "first_comma", bad_rows)
+    return pl.DataFrame(
+        {"item_id": list(categories), "category": [value or None for value in categories.values()]},
+        schema={"item_id": pl.String, "category": pl.String},
+    )
+
+
+def _read_likes(path: Path, bad_rows: list[BadRow]) -> pl.DataFrame:
+    fields = pl.col("line").str.splitn("\t", 3)
+    table = (
+        _lines(path)
+        .filter(pl.col("line").str.strip_chars() != "")
+        .with_columns(
+            *(
+                fields.struct.field(f"field_{i}").str.strip_chars().alias(name)
+                for i, name in enumerate(("item_id", "likes", "views"))
+            )
+        )
+        .with_columns(pl.col("likes", "views").cast(pl.Int64, strict=False))
+        .with_columns(
+            pl.when(pl.col("item_id").str.contains(_ID) & pl.col("likes").is_not_null() & pl.col("views").is_not_null())
+            .then(pl.when(pl.col("item_id").is_first_distinct()).then(None).otherwise(pl.lit("repeated_item")))
+            .otherwise(pl.lit("malformed_row"))
+            .alias("reason")
+        )
+    )
+    bad_rows.extend(_bad_rows(path, table.filter(pl.col("reason").is_not_null())))
+    return table.filter(pl.col("reason").is_null()).select("item_id", "likes", "views")
+
+
+def _bad_rows(path: Path, table: pl.DataFrame) -> Iterator[BadRow]:
+    columns = table.select("number", "item_id", "reason", "line")
+    for number, item_id, reason, line in columns.iter_rows():
+        yield BadRow(path.name, number, item_id, reason, line)
+
+
+def _lines(path: Path) -> pl.DataFrame:
+    """Physical lines as columns ``number`` (from 1) and ``line``, without byte order mark and carriage returns.
+
+    Bytes that are not UTF-8 become U+FFFD.
+    """
+    try:
+        lines = pl.read_lines(path)
+    except pl.exceptions.ComputeError:
+        lines = pl.read_lines(io.BytesIO(path.read_bytes().decode("utf-8", errors="replace").encode()))
+    text = pl.col("line").str.strip_chars_end("\r").str.strip_prefix("\ufeff")
+    return lines.select(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("number"), text)

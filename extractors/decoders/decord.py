@@ -1,0 +1,74 @@
+"""decord 0.6, selectable for comparison and for stores that were made with it.
+
+It is not the default because it returns wrong frames without an error: it takes positions in decoding order for
+positions in display order (open GOPs, small HEVC GOPs), and ignores edit lists; by default it replaces frames that do not
+decode by the last one that did. It cannot open AV1 or truncated files. Rotation is applied by decord itself.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from extractors.decoders.batch import FrameBatch
+from extractors.errors import FrameError
+from extractors.sampling import plan_samples
+
+_TICK = Fraction(1, 1_000_000)
+"""decord tells times as floats in seconds; microseconds are finer than any video's clock is coarse."""
+
+
+def read(path: Path, *, n: int, fps: float) -> FrameBatch:
+    """Sample a video with decord, by its own timestamps.
+
+    Args:
+        path: Video file.
+        n: How many frames.
+        fps: Frames per second around the centre.
+
+    Returns:
+        The frames as decord gives them.
+
+    Raises:
+        FrameError: Why there are none.
+        SamplingError: When ``n`` or ``fps`` cannot be sampled.
+    """
+    import decord  # noqa: PLC0415 (loads its own FFmpeg: only where it is asked for)
+
+    if not path.exists():
+        raise FrameError("missing_file", f"{path} does not exist")
+    if not path.is_file() or path.stat().st_size == 0:
+        raise FrameError("unreadable", f"{path} is empty or not a regular file")
+    decord.logging.set_level(decord.logging.QUIET)
+    try:
+        reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0), num_threads=1)
+        times = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)
+    except (decord.DECORDError, RuntimeError, IndexError) as error:
+        raise FrameError("unreadable", f"decord cannot open {path.name}: {_first_line(error)}") from error
+    if len(times) == 0:
+        raise FrameError("no_frames", f"decord finds no frame in {path.name}")
+    ticks = np.rint(times / float(_TICK)).astype(np.int64)
+    order = np.argsort(ticks[:, 0], kind="stable")
+    starts = ticks[order, 0].tolist()
+    last = order[-1]
+    plan = plan_samples(starts, int(ticks[last, 1] - ticks[last, 0]), _TICK, n=n, fps=fps)
+    taken = order[list(plan.index)]
+    try:
+        data = reader.get_batch(taken.tolist()).asnumpy()
+    except (decord.DECORDError, RuntimeError) as error:
+        raise FrameError("corrupt", f"decord cannot decode {path.name}: {_first_line(error)}") from error
+    return FrameBatch(
+        data=data,
+        pts_seconds=times[taken, 0],
+        n_distinct=plan.n_distinct,
+        decoder="decord",
+        codec="unknown",
+        duration_seconds=float(plan.duration),
+        policy=plan.policy,
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

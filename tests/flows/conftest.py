@@ -1,0 +1,75 @@
+"""A real Prefect server, a real process worker and a real HTTP site, started once for all tests of the flows."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from datasets_spec.synthetic.serve import serve
+from datasets_spec.synthetic.site import write_site
+from flows.local_server import environment, prefect, running_server, running_worker
+from flows.settings import REPOSITORY, Settings
+
+SMALL = "[training]\nepochs = 1\nbatch_size = 256\nmax_length = 5\n"
+PARAMETERS = {
+    "mealrec": "max_length = 5\nd = 16\ninner = 16\ncontent_width = 16\nunet_channels = 8\nsteps = 3\n",
+    "imecd": "max_length = 5\nd = 16\n",
+    "dimerec": "max_length = 5\nd = 16\n",
+    "sasrec": "max_length = 5\nd = 16\ninner = 16\n",
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running installation: every call goes through the same command lines that a person types."""
+
+    settings: Settings
+    home: Path
+    url: str
+    site: str
+
+    def prefect(self, *words: str, timeout_seconds: float = 240.0) -> str:
+        return prefect(list(words), home=self.home, url=self.url, timeout_seconds=timeout_seconds)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return environment(self.home, self.url, self.variables)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"REELSTORE_ROOT": str(self.settings.root), "REELSTORE_CONFIGS": str(self.settings.configs)}
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """A small MicroLens-shaped site behind a real HTTP server."""
+    folder = tmp_path_factory.mktemp("site") / "site"
+    write_site(folder, users=160, items=40, topics=4, seed=1)
+    with serve(folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def configs(tmp_path_factory):
+    """The repository's configurations plus one-epoch experiments on the small site."""
+    folder = tmp_path_factory.mktemp("configs") / "configs"
+    shutil.copytree(REPOSITORY / "configs", folder)
+    shutil.rmtree(folder / "experiments")
+    (folder / "experiments").mkdir()
+    for model, parameters in PARAMETERS.items():
+        head = f'dataset = "microlens-50k"\nmodel = "{model}"\n[parameters]\n{parameters}'
+        (folder / "experiments" / f"{model}-microlens-50k.toml").write_text(head + SMALL)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory, site, configs):
+    """Server and worker, with nothing deployed yet."""
+    base = tmp_path_factory.mktemp("service")
+    settings = Settings(root=base / "data", configs=configs, workers=1)
+    with running_server(base / "prefect") as url:
+        installation = Service(settings=settings, home=base / "prefect", url=url, site=site)
+        installation.prefect("work-pool", "create", "reelstore", "--type", "process")
+        with running_worker(base / "prefect", url, extra=installation.variables, log=base / "worker.log"):
+            yield installation
