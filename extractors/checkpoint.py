@@ -11,12 +11,13 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from extractors.content import file_sha256
+from extractors.errors import ExtractionError
 from extractors.spec import CheckpointSpec
 from extractors.toy import TOY_MARKER, toy_checkpoint
 
@@ -28,16 +29,14 @@ _VOLATILE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "a
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(ExtractionError):
     """Weights that cannot be had or cannot be used: which, why, and what to pass instead."""
 
-    usage = False
 
-
-class CheckpointChoiceError(ValueError):
+class CheckpointChoiceError(ExtractionError, ValueError):
     """A checkpoint that was asked for wrongly: not pinned, or a path that holds no checkpoint."""
 
-    usage = True
+    usage: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -151,40 +150,6 @@ def download(name: str, repository: str, *, revision: str | None, patterns: Sequ
             "random weights"
         ) from error
     return Path(folder)
-
-
-def load_model(loader: Callable[..., Any], checkpoint: Checkpoint, *, name: str, **arguments: Any) -> Any:
-    """Load a transformers model and prove that every one of its weights came from the checkpoint.
-
-    Args:
-        loader: ``from_pretrained`` of a model class.
-        checkpoint: Resolved files.
-        name: Encoder, for messages.
-        arguments: More arguments of the loader, such as a changed ``config``.
-
-    Returns:
-        The model in float32, in evaluation mode, without gradients, with scaled-dot-product attention.
-
-    Raises:
-        CheckpointError: When a weight is missing or has another shape: it would be random without a word.
-    """
-    model, report = loader(
-        checkpoint.path,
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-        dtype="float32",
-        attn_implementation="sdpa",
-        **arguments,
-    )
-    for fault in ("missing_keys", "mismatched_keys"):
-        if report[fault]:
-            keys = sorted(str(key) for key in report[fault])
-            raise CheckpointError(
-                f"encoder {name}: {checkpoint.path} does not fit {type(model).__name__}: {fault.replace('_', ' ')} "
-                f"{', '.join(keys[:5])}{' …' if len(keys) > 5 else ''}. These weights would be random"
-            )
-    return model.eval().requires_grad_(requires_grad=False)
 
 
 def read_json(path: Path) -> dict[str, Any]:

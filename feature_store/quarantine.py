@@ -164,7 +164,7 @@ def fold(files: Files, keep: pl.DataFrame) -> None:
 
 def write(files: Files, rows: pl.DataFrame) -> str:
     """Write rows under the hash of their file; returns its path."""
-    table = rows.select(COLUMNS).cast(COLUMNS).to_arrow().cast(_ARROW)
+    table = rows.select(COLUMNS.names()).cast(COLUMNS).to_arrow().cast(_ARROW)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     data = sink.getvalue().to_pybytes()

@@ -74,7 +74,7 @@ class FeatureStore:
         """
         text = str(path_or_url)
         if "://" in text and not text.startswith("file://"):
-            return cls._open_url(text.rstrip("/"), create=create)
+            return cls._open_url(text, create=create)
         folder = Path(text.removeprefix("file://"))
         if not _is_store(folder):
             if not create:
@@ -99,7 +99,7 @@ class FeatureStore:
             ) from None
         if empty:
             raise StoreNotFoundError(f"{url}: no feature store there; expected the folders {', '.join(_FOLDERS)}")
-        return cls(files, _name(url.partition("://")[2].split("/")))
+        return cls(files, _name(url.rstrip("/").partition("://")[2].split("/")))
 
     def latest(self) -> Snapshot:
         """The newest snapshot.

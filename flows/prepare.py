@@ -30,5 +30,5 @@ def prepare_dataset(dataset: str, source: str | None = None, options: dict[str, 
         "dataset": dataset,
         "path": str(prepared.path),
         "version": prepared.version,
-        "statistics": prepared.manifest["statistics"],
+        "statistics": prepared.manifest["stats"],
     }

@@ -1,8 +1,8 @@
 """Amazon Reviews v2 (2018).
 
 Source: Ni, Li, McAuley, «Justifying recommendations using distantly-labeled reviews and fine-grained aspects», EMNLP
-2019. Files per category: ``{Category}_5.json.gz`` (reviews) and ``meta_{Category}.json.gz`` (products), one JSON object a
-line. What the data really look like, and what is done about it:
+2019. Files per category: ``{Category}_5.json.gz`` (reviews) and ``meta_{Category}.json.gz`` (products), one JSON
+object a line. What the data really look like, and what is done about it:
 
 * The "5-core" files repeat (user, item) pairs and are not strictly 5-core: duplicates leave, then the k-core is run.
 * Times have the granularity of a day, so most users have ties: they break by item id.
@@ -160,7 +160,7 @@ def acquire(
 ) -> None:
     """Download both files, or point to a folder that holds them."""
     for failure in acquire_files(spec, config, raw_dir, source=source, progress=progress):
-        _log.warning("%s: without %s: %s", spec.name, failure.file.path, failure.detail)
+        _log.info("%s: without %s: %s", spec.name, failure.file.path, failure.detail)
 
 
 def parse(spec: DatasetSpec, config: PrepareConfig, raw_dir: Path) -> RawTables:
@@ -192,15 +192,9 @@ def _read_reviews(path: Path, bad_rows: list[BadRow]) -> pl.DataFrame:
             users.append(user)
             items.append(item)
             seconds.append(time)
-    frame = pl.DataFrame(
-        {"user_id": users, "item_id": items, "seconds": seconds}, schema_overrides={"seconds": pl.Int64}
-    )
-    return frame.select(
-        pl.col("user_id").cast(pl.String),
-        pl.col("item_id").cast(pl.String),
-        timestamp=(pl.col("seconds") * 1000).cast(TIME),
-        order=pl.lit(None, pl.Int64),
-    ).match_to_schema(RAW_INTERACTIONS)
+    columns = {"user_id": users, "item_id": items, "timestamp": [1000 * second for second in seconds]}
+    frame = pl.DataFrame(columns, schema={"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64})
+    return frame.with_columns(pl.col("timestamp").cast(TIME), order=pl.lit(None, pl.Int64))
 
 
 def _read_metadata(path: Path, wanted: set[str], bad_rows: list[BadRow]) -> tuple[pl.DataFrame, tuple[str, ...]]:
@@ -216,9 +210,9 @@ def _read_metadata(path: Path, wanted: set[str], bad_rows: list[BadRow]) -> tupl
             rows.append(_item(asin, title, raw))
     frame = pl.DataFrame(rows, schema=_ITEMS).unique()
     # Of different rows for one product the fullest stays; among equally full ones the first by content, not by line.
-    known = pl.sum_horizontal(pl.exclude("item_id").is_not_null()).alias("known")
-    ordered = frame.with_columns(known).sort("item_id", -pl.col("known"), *list(_ITEMS)[1:], nulls_last=True)
-    unique = ordered.unique("item_id", keep="first", maintain_order=True).drop("known")
+    missing = pl.sum_horizontal(pl.exclude("item_id").is_null()).alias("missing")
+    ordered = frame.with_columns(missing).sort("item_id", "missing", *list(_ITEMS)[1:], nulls_last=True)
+    unique = ordered.unique("item_id", keep="first", maintain_order=True).drop("missing")
     notes = list[str]()
     if frame.height > unique.height:
         notes.append(f"{frame.height - unique.height} differing metadata rows of the same item left out")

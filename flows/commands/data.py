@@ -49,7 +49,7 @@ def prepare(settings: Settings, options: argparse.Namespace) -> Outcome:
     """Prepare one dataset."""
     with Progress() as progress:
         prepared = prepare_dataset(settings, options.dataset, parse_overrides(options.overrides), progress=progress)
-    statistics = prepared.manifest["statistics"]
+    statistics = prepared.manifest["stats"]
     lines = [f"{prepared.name} prepared in {prepared.path} (version {prepared.version[:12]})"]
     lines += [f"  {key}: {value}" for key, value in statistics.items()]
     return Outcome({"dataset": prepared.name, "path": str(prepared.path), **prepared.manifest}, "\n".join(lines))

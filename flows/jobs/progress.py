@@ -12,7 +12,8 @@ from tqdm import tqdm
 class Progress:
     """Draws one bar per stage; call it as ``progress(stage, done, total)``.
 
-    Bars appear on a terminal after half a second; elsewhere (a log file, a worker) a line is written every 15 s.
+    On a terminal a bar appears after half a second and goes when its stage is over; elsewhere (a log file, a worker)
+    a line is written every 15 s, from the fifth second on.
     """
 
     def __init__(self) -> None:
@@ -36,10 +37,10 @@ class Progress:
                 total=total,
                 desc=stage,
                 file=sys.stderr,
-                delay=0.5,
+                delay=0.5 if terminal else 5.0,
                 mininterval=0.2 if terminal else 15.0,
                 dynamic_ncols=True,
-                leave=True,
+                leave=False,
             )
             self._bars[stage] = bar
         if total is not None and bar.total != total:

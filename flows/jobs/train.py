@@ -16,7 +16,7 @@ from flows.errors import CallError
 from flows.jobs.prepare import open_prepared
 from flows.settings import REPOSITORY, Settings
 from models import registry
-from models.evaluation.record import Protocol, RunRecord, SplitMetrics, StoreVersion
+from models.evaluation.record import EvaluationProtocol, RunRecord, SplitMetrics, StoreVersion
 
 if TYPE_CHECKING:
     import torch
@@ -257,7 +257,7 @@ def _record(
     pinned: Pinned, data: SequenceData, result: FitResult, tables: list[RankTable], *, evaluation_seconds: float
 ) -> RunRecord:
     cutoffs = tuple(pinned.config.training["cutoffs"])
-    protocol = Protocol(
+    protocol = EvaluationProtocol(
         n_candidates=data.n_items,
         n_users={table.split: len(table) for table in tables},
         without_history={table.split: data.without_history(table.split) for table in tables},

@@ -279,7 +279,7 @@ def collect(groups: Sequence[Group], *, toy_models: frozenset[str]) -> Results:
     pictures = [plots.metric_dots(dots, metric="ndcg@10")] if dots else []
     ranks = pooled_ranks([by_label[label] for label in ordered])
     if ranks:
-        pictures.append(plots.hits_by_cutoff(ranks, n_candidates=groups[0].record.protocol.n_candidates))
+        pictures.append(plots.hits_by_cutoff(ranks, n_candidates=max(row.candidates for row in rows)))
     older = [run.record.run_id for group in groups for run in group.superseded]
     if older:
         sentences.append(f"Not counted, as a newer run has the same configuration and seed: {', '.join(older)}.")

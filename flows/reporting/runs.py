@@ -163,7 +163,9 @@ def _disagreements(record: RunRecord, ranks: pl.DataFrame) -> list[str]:
         computed = metrics_from_ranks(ranks[column].to_numpy(), cutoffs)
         wrong = [name for name, value in recorded.items() if abs(computed[name] - value) > _TOLERANCE]
         if wrong:
-            faults.append(f"The recorded test metrics ({history}) do not follow from ranks.parquet: {', '.join(wrong)}.")
+            faults.append(
+                f"The recorded test metrics ({history}) do not follow from ranks.parquet: {', '.join(wrong)}."
+            )
     return faults
 
 

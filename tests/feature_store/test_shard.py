@@ -10,7 +10,9 @@ CONTENT = [bytes([row]) * 32 for row in range(3)]
 
 
 def test_repr_prints_shapes():
-    shard = FeatureShard(IDS, CONTENT, np.zeros((3, 4), np.float16), np.zeros((3, 5, 4), np.float16), np.ones(3, np.uint8))
+    shard = FeatureShard(
+        IDS, CONTENT, np.zeros((3, 4), np.float16), np.zeros((3, 5, 4), np.float16), np.ones(3, np.uint8)
+    )
     assert repr(shard) == "FeatureShard(rows=3, float16 embedding[4] frames[5, 4] n_distinct[])"
 
 
@@ -52,7 +54,10 @@ def test_a_row_that_is_not_finite_is_refused_and_split_off(poison, column):
     assert [(row.item_id, row.stage, row.reason, row.content_sha256) for row in bad] == [
         ("b", "encode", "not_finite", CONTENT[1])
     ]
-    counts = {"embedding": "1 of 4 numbers of embedding, 0 of 20 of frames", "frames": "0 of 4 numbers of embedding, 1 of 20"}
+    counts = {
+        "embedding": "1 of 4 numbers of embedding, 0 of 20 of frames",
+        "frames": "0 of 4 numbers of embedding, 1 of 20",
+    }
     assert bad[0].detail.startswith(counts[column])
 
 

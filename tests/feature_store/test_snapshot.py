@@ -62,7 +62,8 @@ def test_ids_may_be_a_numpy_array_or_an_iterator(videos):
 
 
 @pytest.mark.parametrize(
-    ("ids", "message"), [("item-1", "got the single string 'item-1'"), ([3], r"expected item ids to be strings, got 3 \(int\)")]
+    ("ids", "message"),
+    [("item-1", "got the single string 'item-1'"), ([3], r"expected item ids to be strings, got 3 \(int\)")],
 )
 def test_ids_of_another_type_are_refused(videos, ids, message):
     with pytest.raises(SpecError, match=message):
@@ -70,7 +71,9 @@ def test_ids_of_another_type_are_refused(videos, ids, message):
 
 
 def test_an_unknown_column_names_those_there_are(videos):
-    with pytest.raises(UnknownColumnError, match=r"tiny/toy@1 has no column 'frame'.*embedding\[4\], frames\[5, 4\], n_dis"):
+    with pytest.raises(
+        UnknownColumnError, match=r"tiny/toy@1 has no column 'frame'.*embedding\[4\], frames\[5, 4\], n_dis"
+    ):
         videos[0].latest().matrix(["item-1"], column="frame")
 
 

@@ -97,9 +97,9 @@ def test_a_parameter_out_of_range_is_refused_before_anything_runs(service):
 def test_prepare_dataset(service):
     run(service, "prepare-dataset/prepare-dataset", "dataset=amazon-gift-cards", f"source={GIFT_CARDS}")
     manifest = json.loads((service.settings.prepared("amazon-gift-cards") / "manifest.json").read_text())
-    assert manifest["statistics"]["interactions"] == 2941
-    assert manifest["statistics"]["users"] == 453
-    assert manifest["statistics"]["items"] == 147
+    assert manifest["stats"]["interactions"] == 2941
+    assert manifest["stats"]["users"] == 453
+    assert manifest["stats"]["items"] == 147
 
 
 def test_extract_amazon(service):

@@ -1,0 +1,102 @@
+"""What every encoder built on ``transformers`` shares: loading, device, precision."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extractors.errors import ExtractionError
+from extractors.spec import Precision
+
+_AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class ModelLoadError(ExtractionError):
+    """Weights that do not fit the model they are loaded into."""
+
+
+def load_model(loader: Callable[..., Any], folder: Path, *, name: str, device: str, **arguments: Any) -> Any:
+    """Load a model and prove that every one of its weights came from the checkpoint.
+
+    Args:
+        loader: ``from_pretrained`` of a model class.
+        folder: Checkpoint folder with safetensors.
+        name: Encoder, for messages.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        arguments: More arguments of the loader, such as a changed ``config``.
+
+    Returns:
+        The model in float32, in evaluation mode, without gradients, with scaled-dot-product attention.
+
+    Raises:
+        ModelLoadError: When a weight is missing or has another shape: it would be random without a word.
+    """
+    with without_progress_bars():
+        model, report = loader(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            **arguments,
+        )
+    for fault in ("missing_keys", "mismatched_keys"):
+        if report[fault]:
+            keys = sorted(str(key) for key in report[fault])
+            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+            raise ModelLoadError(
+                f"encoder {name}: the weights in {folder} do not fit {type(model).__name__}: "
+                f"{fault.replace('_', ' ')} {', '.join(keys[:5])}{more}. These weights would be random"
+            )
+    return model.eval().requires_grad_(requires_grad=False).to(device)
+
+
+@contextlib.contextmanager
+def inference(device: str, precision: Precision) -> Iterator[None]:
+    """No gradients, and the arithmetic of the forward pass.
+
+    The weights stay in float32. With ``bf16`` and ``fp16`` matrix products run in that type, while norms, softmax
+    and pooling keep float32. With ``fp32``, products on a GPU run in full float32, not TF32.
+    """
+    kind = torch.device(device).type
+    with torch.inference_mode():
+        if precision == "fp32":
+            with torch.autocast(kind, enabled=False), _full_float32(kind):
+                yield
+        else:
+            with torch.autocast(kind, dtype=_AUTOCAST[precision]):
+                yield
+
+
+@contextlib.contextmanager
+def _full_float32(kind: str) -> Iterator[None]:
+    if kind != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextlib.contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keep the library's own progress bars off the terminal."""
+    from transformers.utils import logging as library
+
+    enabled = library.is_progress_bar_enabled()
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            library.enable_progress_bar()

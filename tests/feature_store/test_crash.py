@@ -1,0 +1,158 @@
+"""Processes that are killed without warning, and processes that race."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feature_store import CommitConflictError, FeatureStore
+from feature_store.files import TEMPORARY, AlreadyThereError, LocalFiles
+
+SCRIPT = Path(__file__).with_name("writer_process.py")
+FIRST = {f"i{number}": f"text {number}" for number in range(5)} | {"x": "bad"}
+SECOND = FIRST | {"i2": "changed", "i7": "new", "i8": "new too", "i9": "third", "x": "repaired", "y": "bad"}
+
+#: Where the second run is killed: what the next one still has to encode, and which version it finds.
+POINTS = {
+    "shard written under its temporary name": (["i2", "x", "i7", "i8", "i9", "y"], 1),
+    "shard finished": (["i8", "i9", "y"], 1),
+    "quarantine written under its temporary name": (["y"], 1),
+    "quarantine written": ([], 1),
+    "manifest written under its temporary name": ([], 1),
+    "manifest published": ([], 2),
+    "quarantine folded, old files still there": ([], 2),
+}
+
+
+def child(root, point, contents):
+    command = [sys.executable, str(SCRIPT), str(root), point, json.dumps(contents)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def check_values(snapshot, contents, toy):
+    matrix = snapshot.matrix(list(contents))
+    assert matrix.present.tolist() == [text != "bad" for text in contents.values()]
+    for row, text in zip(matrix.values, contents.values(), strict=True):
+        expected = np.zeros(toy.DIM) if text == "bad" else toy.vector(toy.digest(text))
+        np.testing.assert_array_equal(row, expected)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_killed_run_is_continued(store, root, toy, point):
+    todo, version = POINTS[point]
+    toy.extract(store, FIRST, bad=["x"])
+    process = child(root, point, SECOND)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, stderr
+
+    survivor = FeatureStore.open(root)
+    assert survivor.latest().version == version
+    check_values(survivor.latest(), FIRST if version == 1 else SECOND, toy)
+    assert survivor.verify() == []
+
+    plan, snapshot = toy.extract(survivor, SECOND, bad=["y"])
+    assert plan.todo == todo
+    assert snapshot.version == 2
+    check_values(snapshot, SECOND, toy)
+    check_values(survivor.at(1), FIRST, toy)
+    quarantined = survivor.quarantined()
+    assert (quarantined["item_id"].to_list(), quarantined["attempts"].to_list()) == (["y"], [1])
+    assert survivor.verify() == []
+    assert toy.extract(survivor, SECOND, bad=["y"])[0].changed is False
+
+
+def test_a_run_killed_before_the_first_version_leaves_a_store_to_continue(root, toy):
+    process = child(root, "shard finished", {"a": "a", "b": "b"})
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, stderr
+    store = FeatureStore.open(root)
+    plan, snapshot = toy.extract(store, {"a": "a", "b": "b"})
+    assert (plan.todo, plan.reused, snapshot.version) == ([], 2, 1)
+
+
+def race(root, *catalogues):
+    """Writers that planned on the same version and commit at the same moment: (return code, output) of each."""
+    processes = [child(root, "race", contents) for contents in catalogues]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n", process.stderr.read()
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outputs = [process.communicate(timeout=60) for process in processes]
+    return [(process.returncode, out, err) for process, (out, err) in zip(processes, outputs, strict=True)]
+
+
+def test_writers_of_other_items_both_succeed(root, toy):
+    left = {f"left-{number}": f"l{number}" for number in range(4)}
+    right = {f"right-{number}": f"r{number}" for number in range(4)}
+    results = race(root, left, right)
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert sorted(out for _, out, _ in results) == ["version 1\n", "version 2\n"]
+    store = FeatureStore.open(root)
+    assert store.versions() == [1, 2]
+    check_values(store.latest(), left | right, toy)
+    assert store.verify() == []
+
+
+def test_writers_of_the_same_items_agree(root, toy):
+    contents = {f"i{number}": f"t{number}" for number in range(4)}
+    results = race(root, contents, contents)
+    assert [code for code, _, _ in results] == [0, 0], results
+    store = FeatureStore.open(root)
+    assert store.versions() == [1]
+    check_values(store.latest(), contents, toy)
+
+
+def test_writers_that_contradict_each_other_get_one_winner(root):
+    results = race(root, {"a": "one content", "b": "b"}, {"a": "another content", "c": "c"})
+    assert sorted(code for code, _, _ in results) == [0, 1]
+    (error,) = (err for code, _, err in results if code)
+    assert "CommitConflictError" in error
+    assert "with other contents for 1 of its items, first 'a'; plan again" in error
+    assert FeatureStore.open(root).versions() == [1]
+
+
+def test_a_plan_whose_store_moved_to_another_spec_is_refused(store, root, toy):
+    items = toy.catalogue(FIRST)
+    plan = store.plan(toy.SPEC, items)
+    store.write_shard(toy.shard(list(FIRST), items), plan)
+    toy.extract(FeatureStore.open(root), FIRST, spec={"encoder": "other"})
+    with pytest.raises(CommitConflictError, match="version 1 was committed by another writer .* with the spec"):
+        store.commit(plan)
+    assert store.commit(store.plan(toy.SPEC, items)).version == 2
+
+
+def test_a_commit_does_not_drop_what_another_writer_added(store, root, toy):
+    toy.extract(store, FIRST)
+    plan = store.plan(toy.SPEC, toy.catalogue({"i1": FIRST["i1"]}))
+    toy.extract(FeatureStore.open(root), {"z": "z"})
+    with pytest.raises(CommitConflictError, match="with 1 items that this commit would drop, first 'z'; plan again"):
+        store.commit(plan, drop_gone=True)
+
+
+def test_put_if_absent_has_one_winner_and_leaves_nothing_behind(tmp_path):
+    files = LocalFiles(tmp_path)
+    files.create("manifests/1.json", b"first")
+    with pytest.raises(AlreadyThereError, match=r"manifests/1\.json"):
+        files.create("manifests/1.json", b"second")
+    assert files.read("manifests/1.json") == b"first"
+    assert [path.name for path in (tmp_path / "manifests").iterdir()] == ["1.json"]
+
+
+def test_a_file_reaches_the_device_before_it_gets_its_name(tmp_path, monkeypatch):
+    import os
+
+    calls = []
+    for name in ("fsync", "replace", "link"):
+        original = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, name=name, original=original: calls.append(name) or original(*args))
+    files = LocalFiles(tmp_path)
+    files.put("shards/a", b"1")
+    assert calls == ["fsync", "replace", "fsync"]
+    files.create("manifests/b", b"2")
+    assert calls[3:] == ["fsync", "link", "fsync"]
+    assert not list(tmp_path.rglob(f"*{TEMPORARY}"))
