@@ -29,7 +29,6 @@ from datasets_spec.spec import Progress, RemoteFile
 
 _log = logging.getLogger(__name__)
 
-_CHUNK = 1 << 18
 #: Answers that may be another a moment later (RFC 9110, RFC 6585).
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -256,7 +255,7 @@ def _receive(file: RemoteFile, part: Part, answer: httpx.Response, start: int, p
     done = start
     with part.path.open("ab") as stream:
         try:
-            for chunk in answer.iter_raw(_CHUNK):
+            for chunk in answer.iter_raw():  # a chunk size would hold bytes back, lost when the connection breaks
                 stream.write(chunk)
                 done += len(chunk)
                 if progress is not None:

@@ -140,17 +140,23 @@ def _nothing_left(name: str, steps: list[Step], facts: tuple[str, ...], advice: 
 
 
 def _what_to_lower(rows: pl.DataFrame, config: PrepareConfig) -> str:
-    """The highest bounds at or below the configured ones that leave something."""
+    """The highest bounds that leave something: one of the two lowered, else both."""
     most = {side: int(rows.group_by(side).len()["len"].to_numpy().max()) for side in ("user_id", "item_id")}
-    facts = f"No user has more than {most['user_id']} rows, no item more than {most['item_id']}. "
-    for k in range(max(config.k_user, config.k_item) - 1, 0, -1):
-        k_user, k_item = min(k, config.k_user), min(k, config.k_item)
-        mask, _ = k_core(rows["user_id"], rows["item_id"], k_user=k_user, k_item=k_item)
-        if mask.any():
-            break
-    else:
-        return facts
-    return f"{facts}Lower the bounds: k_user={k_user} k_item={k_item} leaves {int(mask.sum())} rows."
+    facts = f"No user has more than {most['user_id']} rows, no item more than {most['item_id']}."
+    k_user, k_item = config.k_user, config.k_item
+    one = [_first_that_leaves(rows, [(k, k_item) for k in range(k_user - 1, 0, -1)])]
+    one += [_first_that_leaves(rows, [(k_user, k) for k in range(k_item - 1, 0, -1)])]
+    both = [(min(k, k_user), min(k, k_item)) for k in range(max(k_user, k_item) - 1, 0, -1)]
+    found = [advice for advice in one if advice] or [_first_that_leaves(rows, both)]
+    return f"{facts} Lower the bounds: {', or '.join(found)}."
+
+
+def _first_that_leaves(rows: pl.DataFrame, bounds: list[tuple[int, int]]) -> str:
+    for k_user, k_item in bounds:
+        left = int(k_core(rows["user_id"], rows["item_id"], k_user=k_user, k_item=k_item)[0].sum())
+        if left:
+            return f"k_user={k_user} k_item={k_item} leaves {left} rows"
+    return ""
 
 
 def _first_bad_rows(tables: RawTables) -> str:

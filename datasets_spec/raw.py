@@ -88,10 +88,15 @@ def acquire_files(
         DownloadError: A required file could not be fetched.
     """
     raw_dir.mkdir(parents=True, exist_ok=True)
-    folder = _point_to(spec, raw_dir, source)
+    remembered = _read_pointer(raw_dir)
+    folder, url = _locate(remembered if source is None else _parse(source))
     if folder is not None:
-        return _check_folder(spec, folder)
-    url = _read_pointer(raw_dir).get("url")
+        failures = _check_folder(spec, folder)
+        _write_pointer(raw_dir, {"path": str(folder)})
+        return failures
+    if url is not None and remembered.get("url") != url:
+        _forget_files(spec, raw_dir)
+        _write_pointer(raw_dir, {"url": url})
     bases = spec.bases(config) if url is None else (url,)
     failures = list[DownloadFailure]()
     wanted = list(spec.files)
@@ -106,27 +111,21 @@ def acquire_files(
     return _optional_only(spec, failures, raw_dir)
 
 
-def _point_to(spec: DatasetSpec, raw_dir: Path, source: str | None) -> Path | None:
-    """Remember ``source``; returns the local folder when that is where the files are read."""
-    remembered = _read_pointer(raw_dir)
-    if source is None:
-        folder = remembered.get("path")
-        return None if folder is None else _existing_folder(folder)
+def _parse(source: str) -> dict[str, str]:
+    """``source`` in the form of the pointer."""
     parts = urlsplit(source)
     if parts.scheme in {"http", "https"}:
-        if remembered.get("url") != source:
-            _forget_files(spec, raw_dir)
-            _write_pointer(raw_dir, {"url": source})
-        return None
-    local = _existing_folder(unquote(parts.path) if parts.scheme == "file" else source)
-    _write_pointer(raw_dir, {"path": str(local)})
-    return local
+        return {"url": source}
+    return {"path": unquote(parts.path) if parts.scheme == "file" else source}
 
 
-def _existing_folder(source: str) -> Path:
-    folder = Path(source).expanduser().resolve()
+def _locate(pointer: dict[str, str]) -> tuple[Path | None, str | None]:
+    """The existing local folder, or the address, or neither."""
+    if "path" not in pointer:
+        return None, pointer.get("url")
+    folder = Path(pointer["path"]).expanduser().resolve()
     if folder.is_dir():
-        return folder
+        return folder, None
     what = "a file" if folder.exists() else "nothing"
     raise MissingSourceError(f"source: expected a folder or an http(s) address, found {what} at {folder}")
 

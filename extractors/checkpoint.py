@@ -103,14 +103,10 @@ def resolve(
         CheckpointChoiceError: When the choice is not pinned or the path holds no checkpoint.
         CheckpointError: When the hub cannot be reached or the checkpoint holds no safetensors.
     """
-    if checkpoint == TINY:
-        folder, commit, terms = toy_checkpoint(name, toy_root), None, "none"
-        _warn_toy(name, str(folder))
-    elif Path(checkpoint).expanduser().exists():
-        folder, commit, terms = Path(checkpoint).expanduser(), None, "of the local copy, see its model card"
-    else:
-        patterns = ("*.json", "*.txt", "*.safetensors")
-        folder, commit, terms = download(name, checkpoint, revision=revision, patterns=patterns), revision, licence
+    patterns = ("*.json", "*.txt", "*.safetensors")
+    folder, commit, terms = _locate(
+        name, checkpoint, revision=revision, toy_root=toy_root, licence=licence, patterns=patterns
+    )
     if not (folder / "config.json").is_file():
         raise CheckpointChoiceError(f"encoder {name}: {folder} holds no config.json, so it is not a checkpoint folder")
     extra = [folder / file for file in TOKENIZER_FILES if (folder / file).is_file()] if tokenizer else []
@@ -122,6 +118,54 @@ def resolve(
         revision=commit,
         licence=terms,
     )
+
+
+def resolve_file(
+    name: str, checkpoint: str, *, revision: str | None, toy_root: Path, licence: str, file: str
+) -> Checkpoint:
+    """Find a checkpoint that is one file, such as a table of word vectors.
+
+    Args:
+        name: Encoder.
+        checkpoint: ``tiny``, a local file, a local folder that holds ``file``, or a hub id.
+        revision: Commit of the hub repository.
+        toy_root: Folder in which toy checkpoints are built.
+        licence: Licence of the encoder's standard weights.
+        file: Name of the file in the folder or the repository.
+
+    Raises:
+        CheckpointChoiceError: When the choice is not pinned or there is no such file.
+        CheckpointError: When the hub cannot be reached.
+    """
+    path, commit, terms = _locate(
+        name, checkpoint, revision=revision, toy_root=toy_root, licence=licence, patterns=(file,)
+    )
+    path = path / file if path.is_dir() else path
+    if not path.is_file():
+        raise CheckpointChoiceError(
+            f"encoder {name}: there is no file {path}; pass checkpoint=FILE, or file=NAME in it"
+        )
+    return Checkpoint(path=path, weights=(path,), settings=(), source=checkpoint, revision=commit, licence=terms)
+
+
+def _locate(
+    name: str,
+    checkpoint: str,
+    *,
+    revision: str | None,
+    toy_root: Path,
+    licence: str,
+    patterns: Sequence[str],
+) -> tuple[Path, str | None, str]:
+    """Path on this machine, commit and licence of what was asked for."""
+    if checkpoint == TINY:
+        folder = toy_checkpoint(name, toy_root)
+        _warn_toy(name, str(folder))
+        return folder, None, "none"
+    local = Path(checkpoint).expanduser()
+    if local.exists():
+        return local, None, "that of the local copy"
+    return download(name, checkpoint, revision=revision, patterns=patterns), revision, licence
 
 
 def download(name: str, repository: str, *, revision: str | None, patterns: Sequence[str]) -> Path:

@@ -20,8 +20,8 @@ def sample_frames(path: str | os.PathLike[str], n: int = 5, fps: float = 1.0, de
     """Take ``n`` frames at ``fps`` around the centre of a video.
 
     The targets are ``c + (j - (n-1)/2) / fps`` for ``j = 0 .. n-1``, where ``c`` is the middle of what the first
-    decodable video stream presents; a video shorter than ``n / fps`` seconds is cut into ``n`` equal parts and looked at
-    in the middle of each. Each target takes the frame on screen at that time. See :mod:`extractors.sampling`.
+    decodable video stream presents; a video shorter than ``n / fps`` seconds is cut into ``n`` equal parts and looked
+    at in the middle of each. Each target takes the frame on screen at that time. See :mod:`extractors.sampling`.
 
     Args:
         path: Video file.

@@ -23,6 +23,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from math import floor
 from typing import Literal
 
@@ -121,7 +122,7 @@ def plan_samples(
     """
     if not pts:
         raise ValueError("pts: expected at least one timestamp, got none")
-    if any(later < earlier for earlier, later in zip(pts, pts[1:], strict=False)):
+    if any(later < earlier for earlier, later in pairwise(pts)):
         raise ValueError("pts: expected ascending timestamps")
     duration = presented_ticks(pts, last_duration) * time_base
     targets, policy = target_times(pts[0] * time_base, duration, n=n, fps=fps)

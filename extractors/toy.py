@@ -31,7 +31,7 @@ RECIPE = 1
 """Raised when a change of this file changes the weights."""
 
 _WIDTH = 64
-_BODY: dict[str, int] = {
+_BODY: dict[str, Any] = {
     "hidden_size": _WIDTH,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,

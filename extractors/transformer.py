@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from extractors.errors import ExtractionError
 from extractors.spec import Precision
@@ -57,7 +58,7 @@ def load_model(loader: Callable[..., Any], folder: Path, *, name: str, device: s
 
 
 @contextlib.contextmanager
-def inference(device: str, precision: Precision) -> Iterator[None]:
+def inference(device: str, precision: Precision) -> Generator[None]:
     """No gradients, and the arithmetic of the forward pass.
 
     The weights stay in float32. With ``bf16`` and ``fp16`` matrix products run in that type, while norms, softmax
@@ -74,7 +75,7 @@ def inference(device: str, precision: Precision) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _full_float32(kind: str) -> Iterator[None]:
+def _full_float32(kind: str) -> Generator[None]:
     if kind != "cuda":
         yield
         return
@@ -89,7 +90,7 @@ def _full_float32(kind: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_progress_bars() -> Iterator[None]:
+def without_progress_bars() -> Generator[None]:
     """Keep the library's own progress bars off the terminal."""
     from transformers.utils import logging as library
 
@@ -100,3 +101,23 @@ def without_progress_bars() -> Iterator[None]:
     finally:
         if enabled:
             library.enable_progress_bar()
+
+
+def weight_names(files: Sequence[Path]) -> set[str]:
+    """Names of all tensors in safetensors files; no tensor is read."""
+    names: set[str] = set()
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            names.update(tensors.keys())
+    return names
+
+
+def read_weights(files: Sequence[Path], prefix: str) -> dict[str, torch.Tensor]:
+    """Tensors whose names begin with a prefix, as float32, under the rest of their names."""
+    found: dict[str, torch.Tensor] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  not a dict
+                if name.startswith(prefix):
+                    found[name.removeprefix(prefix)] = tensors.get_tensor(name).float()
+    return found

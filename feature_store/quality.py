@@ -83,12 +83,13 @@ def measure(blocks: Iterable[tuple[NDArray[np.generic], list[bytes]]], *, catalo
     norms: list[NDArray[np.float64]] = []
     first_content: dict[bytes, bytes] = {}
     duplicates = suspicious = 0
-    low: NDArray[np.generic] | None = None
-    high: NDArray[np.generic] | None = None
+    low: NDArray[np.float32] | None = None
+    high: NDArray[np.float32] | None = None
     for vectors, contents in blocks:
-        norms.append(np.linalg.norm(vectors.astype(np.float64), axis=1))
-        low = vectors.min(axis=0) if low is None else np.minimum(low, vectors.min(axis=0))
-        high = vectors.max(axis=0) if high is None else np.maximum(high, vectors.max(axis=0))
+        wide = vectors.astype(np.float32)  # exact, and numpy is slow on float16
+        norms.append(np.sqrt(np.einsum("bd,bd->b", wide, wide, dtype=np.float64)))
+        low = wide.min(axis=0) if low is None else np.minimum(low, wide.min(axis=0))
+        high = wide.max(axis=0) if high is None else np.maximum(high, wide.max(axis=0))
         for vector, content in zip(np.ascontiguousarray(vectors), contents, strict=True):
             fingerprint = hashlib.blake2b(vector, digest_size=16).digest()
             if fingerprint in first_content:

@@ -90,8 +90,14 @@ def read_blocks(
             if low < high:
                 table = _read(files, sha256, parquet, columns=[column], row_groups=[group])
                 block = to_numpy(table.column(column), shape)
-                yield slice(low, high), block[rows[low:high] - start]
+                yield slice(low, high), block[as_slice(rows[low:high] - start)]
             start = stop
+
+
+def as_slice(indices: NDArray[np.integer]) -> slice | NDArray[np.integer]:
+    """A slice where the indices are consecutive, so that numpy copies once instead of gathering."""
+    consecutive = len(indices) > 0 and bool((np.diff(indices) == 1).all())
+    return slice(int(indices[0]), int(indices[-1]) + 1) if consecutive else indices
 
 
 def check_bytes(files: Files, sha256: str, size: int | None = None) -> str | None:

@@ -19,7 +19,7 @@ from feature_store.errors import SpecError, UnknownColumnError
 from feature_store.files import Files
 from feature_store.manifest import Manifest, ShardRecord
 from feature_store.quality import Quality
-from feature_store.reader import read_blocks, read_ids
+from feature_store.reader import as_slice, read_blocks, read_ids
 from feature_store.schema import EMBEDDING
 
 
@@ -139,11 +139,11 @@ class Snapshot:
         present = np.zeros(len(wanted), dtype=np.bool_)
         present[places["position"].to_numpy()] = True
         for (number,), group in places.group_by("shard", maintain_order=True):
-            positions = group["position"].to_numpy()
+            positions = group["position"].to_numpy().astype(np.int64)
             sha256 = self.manifest.shards[number].sha256
             rows = group["row"].to_numpy().astype(np.int64)
             for part, block in read_blocks(self._files, sha256, rows, column=column, shape=shape):
-                values[positions[part]] = block
+                values[as_slice(positions[part])] = block
         return FeatureMatrix(values, present)
 
     def memory_map(self, column: str = EMBEDDING) -> NDArray[np.generic]:

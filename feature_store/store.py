@@ -26,7 +26,7 @@ from obstore.store import from_url
 from feature_store import maintenance, quarantine
 from feature_store import manifest as manifests
 from feature_store.commit import CommitOptions, Progress, commit
-from feature_store.errors import ShardError, SpecError, StoreNotFoundError
+from feature_store.errors import DamagedStoreError, ShardError, SpecError, StoreNotFoundError
 from feature_store.files import Files, LocalFiles, ObjectFiles
 from feature_store.journal import Journal
 from feature_store.key import check_catalogue, plain_spec, spec_hash
@@ -230,7 +230,12 @@ class FeatureStore:
         if head is None:
             return rows
         # A crash between a commit and the clean-up after it leaves rows of items that have features by now.
-        solved = Snapshot(self._files, head).index.select("item_id", "content_sha256", spec_hash=pl.lit(head.spec_hash))
+        try:
+            index = Snapshot(self._files, head).index
+        except DamagedStoreError as error:
+            logger.warning("%s; rows that were solved since may still be shown", error)
+            return rows
+        solved = index.select("item_id", "content_sha256", spec_hash=pl.lit(head.spec_hash))
         return rows.join(solved, on=["item_id", "content_sha256", "spec_hash"], how="anti", maintain_order="left")
 
     def retry(self, reason: str | None = None) -> int:

@@ -110,9 +110,8 @@ def load_experiment(path: Path, overrides: Mapping[str, Any]) -> ExperimentConfi
 
 def check_experiment(values: Mapping[str, Any], *, where: str) -> ExperimentConfig:
     """Validate an experiment and write the defaults of the model and of the trainer into it."""
-    from models.training.config import TrainingConfig
-
     from models import registry
+    from models.training.config import TrainingConfig
 
     config = parse_strict(ExperimentConfig, values, where=where)
     model_schema = registry.load(config.model).Config

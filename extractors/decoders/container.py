@@ -7,12 +7,12 @@ because one process per core is faster than several threads per file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 import av.error
@@ -20,7 +20,7 @@ import av.logging
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -28,6 +28,8 @@ from av.video.stream import VideoStream
 from extractors.decoders.batch import FrameBatch
 from extractors.decoders.boxes import has_encrypted_video
 from extractors.errors import FrameError
+
+VideoPacket: TypeAlias = "Packet[VideoStream]"
 
 MAX_PIXELS = 1 << 26
 """Largest picture that is decoded, in pixels (an 8K frame has half as many)."""
@@ -43,7 +45,7 @@ class NothingDecodedError(FrameError):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[InputContainer]:
+def opened(path: Path) -> Generator[InputContainer]:
     """Open a video file.
 
     Yields:
@@ -132,11 +134,11 @@ def prepare_stream(container: InputContainer, index: int) -> VideoStream:
     stream = container.streams[index]
     if not isinstance(stream, VideoStream):
         raise FrameError("no_video", f"stream {index} is {stream.type}")
-    if stream.codec_context is None:
+    if getattr(stream, "codec_context", None) is None:
         raise NothingDecodedError("unsupported", f"there is no decoder for stream {index}")
     for other in container.streams:
         if other.index != index:
-            other.discard = "all"
+            other.discard = Discard.all
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
@@ -159,7 +161,7 @@ class PacketReader:
         self.damaged = False
         self.count = 0
 
-    def __iter__(self) -> Iterator[Packet]:
+    def __iter__(self) -> Iterator[VideoPacket]:
         try:
             for packet in self._container.demux(self._stream):
                 if packet.size:
@@ -178,7 +180,7 @@ class PacketReader:
         return self.damaged or (mp4 and self._stream.frames > self.count)
 
 
-def decode(stream: VideoStream, packets: Iterable[Packet]) -> Iterator[tuple[list[VideoFrame], str | None]]:
+def decode(stream: VideoStream, packets: Iterable[VideoPacket]) -> Iterator[tuple[list[VideoFrame], str | None]]:
     """Decode packets and then what the decoder still holds.
 
     Yields:

@@ -1,8 +1,8 @@
 """decord 0.6, selectable for comparison and for stores that were made with it.
 
 It is not the default because it returns wrong frames without an error: it takes positions in decoding order for
-positions in display order (open GOPs, small HEVC GOPs), and ignores edit lists; by default it replaces frames that do not
-decode by the last one that did. It cannot open AV1 or truncated files. Rotation is applied by decord itself.
+positions in display order (open GOPs, small HEVC GOPs), and ignores edit lists; by default it replaces frames that do
+not decode by the last one that did. It cannot open AV1 or truncated files. Rotation is applied by decord itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read(path: Path, *, n: int, fps: float) -> FrameBatch:
         FrameError: Why there are none.
         SamplingError: When ``n`` or ``fps`` cannot be sampled.
     """
-    import decord  # noqa: PLC0415 (loads its own FFmpeg: only where it is asked for)
+    import decord  # its own copy of FFmpeg loads with it: only where it is asked for
 
     if not path.exists():
         raise FrameError("missing_file", f"{path} does not exist")

@@ -47,9 +47,8 @@ class NalReader:
     def __init__(self, codec: str, extradata: bytes | None) -> None:
         self._hevc = codec == "hevc"
         self._length_size = 0
-        configured = bool(extradata) and extradata is not None and extradata[0] == 1
         position = 21 if self._hevc else 4
-        if configured and extradata is not None and len(extradata) > position:
+        if extradata is not None and len(extradata) > position and extradata[0] == 1:
             self._length_size = (extradata[position] & 3) + 1
 
     def read(self, packet: bytes) -> PacketNotes:

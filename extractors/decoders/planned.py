@@ -1,9 +1,9 @@
 """The default decoder: know the wanted timestamps before decoding, and decode only what they need.
 
-One pass over the packets (no decoding) gives every timestamp of the stream, so the plan is made first. Each wanted frame
-needs the packets from the last entry point before it, in decoding order and in display order, up to its own; of those,
-pictures that nothing refers to are left out (H.264 and HEVC). Every frame that is kept carries the timestamp it was
-asked for, which is the proof that it is the right one.
+One pass over the packets (no decoding) gives every timestamp of the stream, so the plan is made first. Each wanted
+frame needs the packets from the last entry point before it, in decoding order and in display order, up to its own; of
+those, pictures that nothing refers to are left out (H.264 and HEVC). Every frame that is kept carries the timestamp it
+was asked for, which is the proof that it is the right one.
 
 Where that proof fails, or the decoder reports damage, the same is tried without leaving pictures out, then from one and
 from two entry points earlier; last, and at once for streams whose packets do not tell enough, the whole stream is
@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 
-from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -29,6 +27,7 @@ from extractors.decoders import sequential
 from extractors.decoders.batch import FrameBatch
 from extractors.decoders.container import (
     PacketReader,
+    VideoPacket,
     codec_name,
     decode,
     first_decodable,
@@ -57,7 +56,7 @@ _RUNGS = (
 )
 """Name to record, whether to leave pictures out, and how many entry points further back to begin."""
 
-Supply = Callable[[int, int], Iterator[tuple[int, Packet]]]
+Supply = Callable[[int, int], Iterator[tuple[int, VideoPacket]]]
 
 
 @dataclass
@@ -71,7 +70,7 @@ class _Scan:
     shown: list[bool] = field(default_factory=list[bool])
     entries: list[int] = field(default_factory=list[int])
     spare: set[int] = field(default_factory=set[int])
-    kept: list[Packet] | None = field(default_factory=list[Packet])
+    kept: list[VideoPacket] | None = field(default_factory=list[VideoPacket])
     problem: str | None = None
 
     def require(self, condition: bool, problem: str) -> None:  # noqa: FBT001 (reads as a sentence at each call)
@@ -220,7 +219,7 @@ def _decode_runs(
 
 
 @contextmanager
-def _supply(path: Path, stream: VideoStream, scan: _Scan) -> Iterator[tuple[VideoStream, Supply]]:
+def _supply(path: Path, stream: VideoStream, scan: _Scan) -> Generator[tuple[VideoStream, Supply]]:
     """The packets by position, from memory or from the file again; and the stream to decode them with."""
     kept = scan.kept
     if kept is not None:
@@ -232,7 +231,7 @@ def _supply(path: Path, stream: VideoStream, scan: _Scan) -> Iterator[tuple[Vide
         yield fresh, lambda start, end: _between(packets, start, end)
 
 
-def _between(packets: Iterator[tuple[int, Packet]], start: int, end: int) -> Iterator[tuple[int, Packet]]:
+def _between(packets: Iterator[tuple[int, VideoPacket]], start: int, end: int) -> Iterator[tuple[int, VideoPacket]]:
     for position, packet in packets:
         if position >= start:
             yield position, packet

@@ -16,13 +16,13 @@ from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 
-from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from extractors.decoders.batch import FrameBatch
 from extractors.decoders.container import (
     NothingDecodedError,
     PacketReader,
+    VideoPacket,
     codec_name,
     decode,
     first_decodable,
@@ -143,7 +143,7 @@ class _Survey:
                         f"{float(target):.2f} s; {len(self.faults)} packets are damaged",
                     )
 
-    def watched(self, packets: Iterable[Packet], place: dict[int, int]) -> Iterator[Packet]:
+    def watched(self, packets: Iterable[VideoPacket], place: dict[int, int]) -> Iterator[VideoPacket]:
         """The packets, each noted on its way to the decoder."""
         for packet in packets:
             if packet.pts is not None:

@@ -18,7 +18,7 @@ def datasets(settings: Settings, _: argparse.Namespace) -> Outcome:
 
     entries: list[dict[str, Any]] = []
     for name in registry.names():
-        _, spec = registry.load(name)
+        spec = registry.load(name)[1]
         present = [file.path for file in spec.files if (settings.raw(name) / file.path).exists()]
         entries.append(
             {
@@ -49,7 +49,13 @@ def prepare(settings: Settings, options: argparse.Namespace) -> Outcome:
     """Prepare one dataset."""
     with Progress() as progress:
         prepared = prepare_dataset(settings, options.dataset, parse_overrides(options.overrides), progress=progress)
-    statistics = prepared.manifest["stats"]
-    lines = [f"{prepared.name} prepared in {prepared.path} (version {prepared.version[:12]})"]
-    lines += [f"  {key}: {value}" for key, value in statistics.items()]
+    manifest = prepared.manifest
+    steps = [[step["name"], step["rows"], step["users"], step["items"], step["note"]] for step in manifest["steps"]]
+    lines = [
+        f"{prepared.name} prepared in {prepared.path} (version {prepared.version[:12]})",
+        table(("step", "rows", "users", "items", ""), steps),
+        manifest["split"]["line"],
+        *(f"note: {note}" for note in manifest["notes"]),
+        *(f"quarantined: {count} × {reason}" for reason, count in manifest["bad_rows"].items()),
+    ]
     return Outcome({"dataset": prepared.name, "path": str(prepared.path), **prepared.manifest}, "\n".join(lines))

@@ -29,7 +29,7 @@ def train(settings: Settings, options: argparse.Namespace) -> Outcome:
 
 def evaluate(settings: Settings, options: argparse.Namespace) -> Outcome:
     """Rank both splits again with the best weights of a run and compare with what the run recorded."""
-    from flows.jobs.train import load_run
+    from flows.jobs.train import load_run, split_metrics
     from models.evaluation.ranking import evaluate as rank
     from models.training.config import TrainingConfig
 
@@ -42,9 +42,7 @@ def evaluate(settings: Settings, options: argparse.Namespace) -> Outcome:
                 model, data, split, max_length=training.max_length, batch_size=training.eval_batch_size,
                 seed=record.seed, progress=progress,
             )  # fmt: skip
-            metrics[split] = SplitMetrics(
-                unmasked=ranks.metrics(training.cutoffs), masked=ranks.metrics(training.cutoffs, masked=True)
-            )
+            metrics[split] = split_metrics(ranks, training.cutoffs)
     equal = metrics == record.metrics
     verdict = "equal to the record" if equal else "NOT equal to the record: another machine, thread count or library?"
     payload = {"run_id": record.run_id, "equal": equal, "metrics": {k: v.model_dump() for k, v in metrics.items()}}
@@ -67,6 +65,7 @@ def recommend(settings: Settings, options: argparse.Namespace) -> Outcome:
 
     from flows.jobs.train import load_run
     from models.evaluation.mode import eval_mode
+    from models.evaluation.ranking import as_module
 
     record, prepared, model, data = load_run(settings, options.run_id)
     users = dict(zip(prepared.users["user_id"].to_list(), prepared.users["user"].to_list(), strict=True))
@@ -74,7 +73,7 @@ def recommend(settings: Settings, options: argparse.Namespace) -> Outcome:
         raise CallError(f"{record.dataset} has no user {options.user!r} (after k-core); it has {len(users)} users")
     max_length = int(record.config["training"]["max_length"])
     batch, seen = data.serving_batch([users[options.user]], max_length=max_length)
-    with eval_mode(model), torch.no_grad():
+    with eval_mode(as_module(model)), torch.no_grad():
         top = model.recommend(batch, k=options.k, exclude=seen, generator=torch.Generator().manual_seed(record.seed))
     items = prepared.items.sort("item")
     rows = [

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from datasets_spec.prepare import PreparedDataset, prepare
-
 from datasets_spec import registry
+from datasets_spec.prepare import PreparedDataset, prepare
 from datasets_spec.spec import PrepareConfig
 from flows.config import merge, read_toml
 from flows.errors import CallError

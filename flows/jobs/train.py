@@ -20,8 +20,8 @@ from models.evaluation.record import EvaluationProtocol, RunRecord, SplitMetrics
 
 if TYPE_CHECKING:
     import torch
-    from datasets_spec.prepare import PreparedDataset
 
+    from datasets_spec.prepare import PreparedDataset
     from feature_store import Snapshot
     from models.evaluation.ranking import RankTable
     from models.interface import Recommender
@@ -172,6 +172,7 @@ def load_run(settings: Settings, run_id: str) -> tuple[RunRecord, PreparedDatase
         RecordError: When there is no finished run of that name.
         CallError: When the dataset was prepared anew since.
     """
+    from models.evaluation.ranking import as_module
     from models.sequences.dataset import SequenceData
     from models.training.checkpoint import load_weights
 
@@ -189,13 +190,6 @@ def load_run(settings: Settings, run_id: str) -> tuple[RunRecord, PreparedDatase
     model = build_model(pinned, prepared, snapshots)
     load_weights(settings.runs / run_id / "checkpoints" / "best", as_module(model))
     return record, prepared, model, SequenceData.from_prepared(prepared)
-
-
-def as_module(model: Recommender) -> torch.nn.Module:
-    """The recommender as the module that it is."""
-    from models.evaluation.ranking import as_module as checked
-
-    return checked(model)
 
 
 def outdated_experiments(settings: Settings) -> list[Outdated]:
@@ -276,14 +270,16 @@ def _record(
         git_sha=git_sha(),
         lock_hash=lock_hash(),
         protocol=protocol,
-        metrics={
-            table.split: SplitMetrics(unmasked=table.metrics(cutoffs), masked=table.metrics(cutoffs, masked=True))
-            for table in tables
-        },
+        metrics={"valid": split_metrics(tables[0], cutoffs), "test": split_metrics(tables[1], cutoffs)},
         selected_epoch=result.best_epoch,
         timings={"fit": result.seconds, "evaluate": evaluation_seconds},
         extra={"epochs": result.epochs, "steps": result.steps, "stopped_early": result.stopped_early},
     )
+
+
+def split_metrics(ranks: RankTable, cutoffs: tuple[int, ...]) -> SplitMetrics:
+    """Metrics of one split with the history among the candidates and without it."""
+    return SplitMetrics(unmasked=ranks.metrics(cutoffs), masked=ranks.metrics(cutoffs, masked=True))
 
 
 def _resolved(pinned: Pinned) -> dict[str, Any]:

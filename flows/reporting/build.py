@@ -17,7 +17,7 @@ from flows.reporting.making import RunSection
 from flows.reporting.results import MetricRow, Results
 from flows.reporting.runs import Group, Run, group_runs, load_runs
 from flows.reporting.stores import StoreSection
-from flows.reporting.view import bytes_text, plural
+from flows.reporting.view import bytes_text, plural, time_text
 from flows.settings import Settings
 from models.files import write_atomically
 
@@ -151,8 +151,9 @@ def _chapter(
 
 def _toy_models(groups: Sequence[Group], mine: Sequence[StoreSection]) -> frozenset[str]:
     """Labels of the models that read features of toy checkpoints."""
-    toys = {store.name for store in mine if store.toy}
-    return frozenset(group.label for group in groups if any(store.name in toys for store in group.record.stores))
+    toys = {(store.name, version) for store in mine for version in store.toy_versions}
+    read = {group.label: {(store.name, store.version) for store in group.record.stores} for group in groups}
+    return frozenset(label for label, versions in read.items() if versions & toys)
 
 
 def _lineage(run: Run, section: DatasetSection, mine: Sequence[StoreSection]) -> LineageRow:
@@ -189,7 +190,7 @@ def headlines(chapters: Sequence[Chapter]) -> list[str]:
         sentences.append(
             f"{chapter.name}: of {plural(len(rows), 'model')}, {best.model} has the highest test NDCG@10: "
             f"{best.values['ndcg@10']:.4f} (history unmasked, {plural(len(best.seeds), 'seed')}, "
-            f"{best.users:,} users){ratio}."
+            f"{best.users:,} users{', on toy features' if best.toy else ''}){ratio}."
         )
     return sentences
 
@@ -210,7 +211,8 @@ def _render(settings: Settings, chapters: Sequence[Chapter], left_out: Sequence[
         "interactions": sum(chapter.dataset.interactions for chapter in chapters),
         "feature stores": len(all_stores),
         "items with features": sum(store.rows for store in all_stores),
-        "quarantined": sum(store.quarantined for store in all_stores),
+        "unusable raw rows": sum(chapter.dataset.bad_rows for chapter in chapters),
+        "items in quarantine": sum(store.quarantined for store in all_stores),
         "runs": sum(len(chapter.runs) for chapter in chapters),
     }
     return environment.get_template("page.html.j2").render(
@@ -220,5 +222,5 @@ def _render(settings: Settings, chapters: Sequence[Chapter], left_out: Sequence[
         toys=[store.name for store in all_stores if store.toy],
         left_out=left_out,
         root=str(settings.root),
-        written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        written=time_text(datetime.now(UTC)),
     )

@@ -123,8 +123,8 @@ def _caption(there: int, left_out: int, shown: int) -> str:
         return "No item of this dataset has a video on this machine, so there are no frames to show."
     skipped = f"; {plural(left_out, 'quarantined video')} left out" if left_out else ""
     return (
-        f"{shown} of {plural(there, 'video')}, evenly spaced over the items{skipped}. Each row shows the frames that an "
-        "encoder sees, with the time in seconds at which each goes on screen."
+        f"{shown} of {plural(there, 'video')}, evenly spaced over the items{skipped}. Each row shows the frames that "
+        "an encoder sees, with the time in seconds at which each goes on screen."
     )
 
 

@@ -14,7 +14,7 @@ from flows.config import dump_toml
 from flows.reporting import plots
 from flows.reporting.contact_sheet import ContactSheet
 from flows.reporting.stores import reasons_table, rows_table
-from flows.reporting.view import Cell, Fact, Picture, Table, bytes_text, code, count, real, text
+from flows.reporting.view import Cell, Fact, Picture, Table, bytes_text, code, count, real, text, time_text
 from flows.settings import Settings
 
 SPLITS = (("train", "training"), ("valid", "validation"), ("test", "test"))
@@ -87,7 +87,8 @@ def _section(prepared: PreparedDataset, sheet: ContactSheet) -> DatasetSection:
         removed = {side: [entry[f"removed_{side}"] for entry in rounds] for side in ("users", "items", "rows")}
         pictures.append(plots.kcore_rounds(removed))
     tables = (
-        statistics_table(manifest["stats"], manifest["items_with"]),
+        _statistics_table(manifest["stats"], manifest["items_with"]),
+        _spread_table(manifest["stats"]),
         _steps_table(manifest["steps"]),
         _kcore_table(manifest["kcore"]),
         _split_table(rows),
@@ -116,27 +117,35 @@ def _facts(manifest: Mapping[str, Any]) -> tuple[Fact, ...]:
     licence = manifest["licence"]
     return (
         Fact("version", code(manifest["version"], short=16)),
-        Fact("prepared", text(manifest["created_at"])),
+        Fact("prepared", text(time_text(manifest["created_at"]))),
         Fact("licence", text(f"{licence['name']}. {licence['note']}" if licence["note"] else licence["name"])),
     )
 
 
-def statistics_table(stats: Mapping[str, Any], items_with: Mapping[str, int]) -> Table:
-    """The figures of the manifest."""
-    per_user, per_item = stats["per_user"], stats["per_item"]
-    header = ["users", "items", "interactions", "density", "per user: mean", "median", "min – max", "Gini"]
-    header += ["per item: mean", "median", "min – max", "Gini"]
-    cells = [count(stats["users"]), count(stats["items"]), count(stats["interactions"])]
-    cells.append(Cell(f"{100 * stats['density']:.4f} %", "number"))
-    for spread in (per_user, per_item):
-        cells += [real(spread["mean"], 2), real(spread["median"], 1)]
-        cells += [Cell(f"{spread['min']:,} – {spread['max']:,}", "number"), real(spread["gini"], 3)]
-    for kind, number in items_with.items():
-        header.append(f"items with {kind}")
-        cells.append(count(number))
+def _statistics_table(stats: Mapping[str, Any], items_with: Mapping[str, int]) -> Table:
+    header = ("users", "items", "interactions", "density", *(f"items with {kind}" for kind in items_with))
+    figures = [count(stats[name]) for name in ("users", "items", "interactions")]
+    density = Cell(f"{100 * stats['density']:.4f} %", "number")
     first, last = stats["first"], stats["last"]
-    note = f"Interactions from {first} to {last}." if first else "The source has an order, but no time."
-    return Table("Statistics after filtering.", tuple(header), (tuple(cells),), note)
+    times = f"Interactions from {time_text(first)} to {time_text(last)}." if first else "The source has no times."
+    row = (*figures, density, *(count(number) for number in items_with.values()))
+    return Table("Statistics after filtering.", header, (row,), times)
+
+
+def _spread_table(stats: Mapping[str, Any]) -> Table:
+    rows = tuple(
+        (
+            text(name),
+            count(spread["min"]),
+            real(spread["mean"], 2),
+            real(spread["median"], 1),
+            count(spread["max"]),
+            real(spread["gini"], 3),
+        )
+        for name, spread in (("per user", stats["per_user"]), ("per item", stats["per_item"]))
+    )
+    note = "Gini: 0 = all have equally many; near 1 = a few have nearly all."
+    return Table("Interactions per user and per item.", ("", "min", "mean", "median", "max", "Gini"), rows, note)
 
 
 def _steps_table(steps: Sequence[Mapping[str, Any]]) -> Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flows.config import dump_toml
 from flows.reporting.runs import Run, names_of
-from flows.reporting.view import Fact, code, seconds_text, text
+from flows.reporting.view import Fact, code, seconds_text, text, time_text
 from flows.settings import Settings
 
 
@@ -46,7 +46,7 @@ def describe(run: Run, settings: Settings) -> RunSection:
         Fact("requirements.lock", code(record.lock_hash, short=16)),
         Fact("time", text(timings)),
         Fact("machine", text(record.extra.get("machine") or "not recorded")),
-        Fact("finished", text(f"{record.created_at:%Y-%m-%d %H:%M} UTC")),
+        Fact("finished", text(time_text(record.created_at))),
         Fact("protocol", text(_protocol(run))),
         *(Fact(key.replace("_", " "), text(value)) for key, value in extra.items()),
     )

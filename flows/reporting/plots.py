@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Okabe and Ito's colours, distinguishable without colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
@@ -126,7 +126,8 @@ def sequence_lengths(lengths: NDArray[np.integer[Any]]) -> Picture:
     median = float(np.median(lengths))
 
     def paint(axes: Axes) -> None:
-        axes.hist(lengths, bins=bins, color=COLOURS[0], edgecolor="white", linewidth=0.4)
+        axes.margins(x=0.02, y=0.12)
+        axes.hist(lengths, bins=bins.tolist(), color=COLOURS[0], edgecolor="white", linewidth=0.4)
         axes.axvline(median, color=COLOURS[1], linestyle="--", linewidth=1.2, label=f"median {median:g}")
         axes.grid(visible=False, axis="x")
         if wide:
@@ -149,6 +150,7 @@ def popularity(counts: NDArray[np.integer[Any]]) -> Picture:
     """Interactions of each item, most popular first, ``counts`` ``[items]``."""
     ordered = np.sort(counts)[::-1]
     top = max(1, round(0.2 * len(ordered)))
+    wide = ordered[0] >= 10 * ordered[-1]
     held = float(ordered[:top].sum() / ordered.sum())
 
     def paint(axes: Axes) -> None:
@@ -156,9 +158,14 @@ def popularity(counts: NDArray[np.integer[Any]]) -> Picture:
         axes.axvline(
             top, color=COLOURS[1], linestyle="--", linewidth=1.2, label=f"top 20 %: {100 * held:.0f} % of rows"
         )
-        axes.set(xscale="log", yscale="log", xlabel="popularity rank of the item (log scale)")
-        axes.set_ylabel("interactions (log scale)")
-        _plain_log(axes, x=True, y=True)
+        axes.set(xscale="log", xlabel="popularity rank of the item (log scale)")
+        _plain_log(axes, x=True)
+        if wide:
+            axes.set(yscale="log", ylabel="interactions (log scale)")
+            _plain_log(axes, y=True)
+        else:
+            axes.set(ylim=(0, 1.08 * ordered[0]), ylabel="interactions")
+            _whole_numbers(axes, y=True)
         axes.legend(loc="lower left")
 
     return draw(
@@ -169,34 +176,38 @@ def popularity(counts: NDArray[np.integer[Any]]) -> Picture:
 
 
 def training_curves(title: str, curves: Sequence[Curve]) -> Picture:
-    """Loss on the left, validation metrics on the right, one line per run."""
+    """Loss and each validation metric side by side, one line per run, a ring at the epoch that was kept."""
+    metrics = list(dict.fromkeys(metric for curve in curves for metric in curve.valid))
+    names = ["mean training loss", *(f"validation {metric.upper()}" for metric in metrics)]
 
-    def paint(left: Axes, right: Axes) -> None:
+    def paint(*panels: Axes) -> None:
         for number, curve in enumerate(curves):
-            colour = COLOURS[number % len(COLOURS)]
-            marker = "." if len(curve.loss) <= _MANY_EPOCHS else ""
-            if curve.loss:
-                left.plot(*zip(*curve.loss, strict=True), color=colour, marker=marker, label=curve.label)
-            for (metric, points), line in zip(curve.valid.items(), ("-", "--", ":"), strict=False):
-                name = f"{metric.upper()}, {curve.label}" if len(curves) > 1 else metric.upper()
-                right.plot(*zip(*points, strict=True), color=colour, linestyle=line, marker=marker, label=name)
-            right.axvline(curve.selected_epoch, color=colour, linewidth=0.8, alpha=0.45)
-        left.set(xlabel="epoch", ylabel="mean training loss", title=f"{title}: loss")
-        right.set(xlabel="epoch", ylabel="validation metric (history unmasked)", title=f"{title}: validation")
-        right.set_ylim(bottom=0)
-        for axes in (left, right):
+            lines = [curve.loss, *(curve.valid.get(metric, ()) for metric in metrics)]
+            for axes, points in zip(panels, lines, strict=True):
+                _line(axes, points, label=curve.label, colour=COLOURS[number % len(COLOURS)], kept=curve.selected_epoch)
+        for axes, name in zip(panels, names, strict=True):
+            axes.set(xlabel="epoch", ylabel=name)
             _whole_numbers(axes, x=True)
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(loc="best", ncols=2 if len(curves) > 4 else 1)
+        for axes in panels[1:]:
+            axes.set_ylim(bottom=0)
+        panels[-1].legend(loc="lower right", ncols=2 if len(curves) > 4 else 1)
 
     kept = ", ".join(f"{curve.label}: epoch {curve.selected_epoch}" for curve in curves)
     return draw(
         paint,
-        caption=f"{title}: training loss and validation metrics by epoch. The thin line marks the epoch that was kept.",
+        caption=f"{title}: training loss and validation metrics (history unmasked) by epoch. The ring marks the epoch "
+        "whose weights were kept.",
         alternative=f"kept epochs: {kept}",
-        panels=2,
-        size=(4.6, 2.8),
+        panels=len(names),
+        size=(3.9, 2.7),
     )
+
+
+def _line(axes: Axes, points: Sequence[tuple[int, float]], *, label: str, colour: str, kept: int) -> None:
+    marker = "." if len(points) <= _MANY_EPOCHS else ""
+    axes.plot([x for x, _ in points], [y for _, y in points], color=colour, marker=marker, label=label)
+    ring = [(x, y) for x, y in points if x == kept]
+    axes.plot([x for x, _ in ring], [y for _, y in ring], "o", color=colour, markersize=8, fillstyle="none")
 
 
 def hits_by_cutoff(ranks: Mapping[str, NDArray[np.integer[Any]]], *, n_candidates: int) -> Picture:
@@ -250,7 +261,7 @@ def _whole_numbers(axes: Axes, *, x: bool = False, y: bool = False) -> None:
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     for axis in ([axes.xaxis] if x else []) + ([axes.yaxis] if y else []):
-        axis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+        axis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
         axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 

@@ -36,6 +36,7 @@ class MetricRow:
         seeds: Seeds that the values are over.
         users: Users of the test split.
         candidates: Items that were ranked.
+        toy: The model reads features of a toy checkpoint.
         values: Mean over seeds by metric.
         deviations: Sample standard deviation over seeds by metric; empty for one seed.
         ratio: NDCG@10 divided by that of ``popularity`` on the same version of the dataset; None without it.
@@ -47,6 +48,7 @@ class MetricRow:
     seeds: tuple[int, ...]
     users: int
     candidates: int
+    toy: bool
     values: Mapping[str, float]
     deviations: Mapping[str, float]
     ratio: float | None
@@ -64,13 +66,13 @@ class Results:
     sentences: tuple[str, ...]
 
 
-def metric_rows(groups: Sequence[Group]) -> list[MetricRow]:
-    """Both rows of every group, best NDCG@10 (history unmasked) first."""
+def metric_rows(groups: Sequence[Group], *, toy_models: frozenset[str]) -> list[MetricRow]:
+    """Both rows of every group, best NDCG@10 (history unmasked) first; ``toy_models`` are labels."""
     ordered = sorted(groups, key=lambda group: -_mean_or_zero(group.values("unmasked", "ndcg@10")))
-    return [_row(group, history, groups) for history in HISTORIES for group in ordered]
+    return [_row(group, history, groups, toy=group.label in toy_models) for history in HISTORIES for group in ordered]
 
 
-def _row(group: Group, history: str, groups: Sequence[Group]) -> MetricRow:
+def _row(group: Group, history: str, groups: Sequence[Group], *, toy: bool) -> MetricRow:
     record = group.record
     columns = {name: group.values(history, name) for name in test_metrics(record, history)}
     columns = {name: values for name, values in columns.items() if values}
@@ -85,6 +87,7 @@ def _row(group: Group, history: str, groups: Sequence[Group]) -> MetricRow:
         seeds=group.seeds,
         users=record.protocol.n_users.get("test", 0),
         candidates=record.protocol.n_candidates,
+        toy=toy,
         values={name: mean(values) for name, values in columns.items()},
         deviations={name: stdev(values) for name, values in columns.items()} if several else {},
         ratio=mean(ours) / mean(theirs) if ours and theirs and mean(theirs) > 0 else None,
@@ -107,7 +110,7 @@ def metric_names(rows: Sequence[MetricRow]) -> list[str]:
     return [*names, f"mrr@{cutoffs[-1]}"] if cutoffs else []
 
 
-def metric_table(rows: Sequence[MetricRow], history: str, *, toy_models: frozenset[str]) -> Table:
+def metric_table(rows: Sequence[MetricRow], history: str) -> Table:
     """The table of one way to treat the history; the best mean of every column stands out."""
     shown = [row for row in rows if row.history == history]
     names = metric_names(rows)
@@ -116,7 +119,7 @@ def metric_table(rows: Sequence[MetricRow], history: str, *, toy_models: frozens
     for row in shown:
         figures = [_metric_cell(row, name, best=row.values.get(name) == best[name]) for name in names]
         ratio = Cell("–", "number") if row.ratio is None else Cell(f"{row.ratio:.2f}×", "number")
-        label = text(row.model + (" (toy features)" if row.model in toy_models else ""))
+        label = Cell(row.model, below="toy features" if row.toy else "")
         seeds = ", ".join(map(str, row.seeds))
         cells.append((label, *figures, ratio, text(seeds), count(row.users), count(row.candidates)))
     explained = {
@@ -134,8 +137,8 @@ def metric_table(rows: Sequence[MetricRow], history: str, *, toy_models: frozens
 def _metric_cell(row: MetricRow, name: str, *, best: bool) -> Cell:
     if name not in row.values:
         return real(None)
-    spread = f" ± {row.deviations[name]:.4f}" if name in row.deviations else ""
-    return Cell(f"{row.values[name]:.4f}{spread}", "best" if best else "number")
+    spread = f"± {row.deviations[name]:.4f}" if name in row.deviations else ""
+    return Cell(f"{row.values[name]:.4f}", "best" if best else "number", below=spread)
 
 
 def comparison_table(groups: Sequence[Group]) -> tuple[Table | None, list[str]]:
@@ -196,7 +199,7 @@ def _over_users(group: Group, baseline: Group, seed: int) -> PairedComparison | 
     if sides[0] is None or sides[1] is None:
         return None
     paired = sides[0].join(sides[1], on=["user", "target"], how="inner", suffix="_other").sort("user")
-    if len(paired) < 2:  # noqa: PLR2004 - a standard error needs two
+    if len(paired) < 2:
         return None
     ours, theirs = (per_user(paired[column].to_numpy(), "ndcg@10") for column in ("rank", "rank_other"))
     return compare_users(ours, theirs, generator=np.random.default_rng(0), samples=1000)
@@ -222,13 +225,14 @@ def _comparison_table(found: Sequence[tuple[str, str, str, PairedComparison]]) -
         caption=f"Paired comparisons with {BASELINE} on the test split.",
         header=("pair", "over", "metric", "mean difference", "95 % interval", "relative", "t (df)", "p", "p (Holm)"),
         rows=rows,
-        note="Over seeds: does the method win again when it is trained again? Student's interval. Over users: does this "
-        "trained model win on other users? Percentile bootstrap, 1000 samples. The second says nothing about the first.",
+        note="Over seeds: does the method win again when it is trained again? Student's interval. Over users: does "
+        "this trained model win on other users? Percentile bootstrap, 1000 samples. The second says nothing about the "
+        "first.",
     )
 
 
 def _p_text(value: float) -> str:
-    return f"{value:.4f}" if value >= 1e-4 else f"{value:.0e}"  # noqa: PLR2004 - what four decimals can show
+    return f"{value:.4f}" if value >= 1e-4 else f"{value:.0e}"
 
 
 def variant_tables(groups: Sequence[Group]) -> list[Table]:
@@ -270,8 +274,8 @@ def _has(row: Mapping[str, Any], metric: str) -> bool:
 
 def collect(groups: Sequence[Group], *, toy_models: frozenset[str]) -> Results:
     """All results of one dataset; ``groups`` are its groups."""
-    rows = metric_rows(groups)
-    tables = [metric_table(rows, history, toy_models=toy_models) for history in HISTORIES]
+    rows = metric_rows(groups, toy_models=toy_models)
+    tables = [metric_table(rows, history) for history in HISTORIES]
     comparison, sentences = comparison_table(groups)
     ordered = [row.model for row in rows if row.history == "unmasked"]
     by_label = {group.label: group for group in groups}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,12 @@ from typing import Any
 import polars as pl
 
 from feature_store import FeatureStore, Snapshot, StoreError, list_stores
-from flows.reporting.view import Cell, Fact, Table, bytes_text, code, count, plural, real, share, text
+from flows.reporting.view import Cell, Fact, Table, bytes_text, code, count, plural, real, text, time_text
 from flows.settings import Settings
 
+log = logging.getLogger(__name__)
+
+#: Rows of a quarantine that are listed; the others are counted.
 MOST_ROWS = 50
 
 
@@ -24,7 +28,8 @@ class StoreSection:
         name: ``<dataset>/<feature>``.
         version: Of the latest snapshot; None where there is none.
         rows: Live rows.
-        toy: The features were made with seeded random weights.
+        toy: The latest features were made with seeded random weights.
+        toy_versions: All versions for which this holds.
         spec_hash: Identity of the spec.
         dataset_version: Version of the prepared dataset that the items came from, where it is recorded.
         summary: What it holds.
@@ -43,6 +48,7 @@ class StoreSection:
     version: int | None = None
     rows: int = 0
     toy: bool = False
+    toy_versions: frozenset[int] = frozenset()
     spec_hash: str = ""
     dataset_version: str | None = None
     summary: tuple[Fact, ...] = ()
@@ -77,13 +83,13 @@ def _section(name: str, store: FeatureStore) -> StoreSection:
         snapshot = store.latest()
     except StoreError as error:
         return StoreSection(name=name, fault=str(error), **failures)
-    checkpoint = _part(snapshot.spec, "checkpoint")
     recorded = _part(snapshot.spec, "recorded")
     return StoreSection(
         name=name,
         version=snapshot.version,
         rows=snapshot.rows,
-        toy=bool(checkpoint.get("toy")),
+        toy=_is_toy(snapshot.spec),
+        toy_versions=_toy_versions(store),
         spec_hash=snapshot.spec_hash,
         dataset_version=_dataset_version(recorded, snapshot.manifest.recorded),
         summary=_summary(snapshot, store.versions()),
@@ -93,6 +99,22 @@ def _section(name: str, store: FeatureStore) -> StoreSection:
         sampling=_part(snapshot.spec, "sampling"),
         **failures,
     )
+
+
+def _is_toy(spec: Mapping[str, Any]) -> bool:
+    return bool(_part(spec, "checkpoint").get("toy"))
+
+
+def _toy_versions(store: FeatureStore) -> frozenset[int]:
+    """Versions made with a toy checkpoint; an older version that cannot be read counts as none."""
+    found: set[int] = set()
+    for version in store.versions():
+        try:
+            if _is_toy(store.at(version).spec):
+                found.add(version)
+        except StoreError as error:
+            log.warning("%s: %s", store.name, error)
+    return frozenset(found)
 
 
 def _part(values: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -120,7 +142,7 @@ def _summary(snapshot: Snapshot, versions: list[int]) -> tuple[Fact, ...]:
         Fact("coverage", text(covered)),
         Fact("columns", text(shapes)),
         Fact("files", text(f"{plural(manifest.counts.shards, 'shard')}, {bytes_text(manifest.counts.bytes)}")),
-        Fact("committed", text(f"{manifest.created_at:%Y-%m-%d %H:%M} UTC")),
+        Fact("committed", text(time_text(manifest.created_at))),
         Fact("spec hash", code(snapshot.spec_hash, short=16)),
     )
 
@@ -161,12 +183,11 @@ def _quality(snapshot: Snapshot) -> Table:
     suspicious = {
         "zero vectors": quality.zero_vectors,
         "norm outliers": quality.norm_outliers,
-        "duplicate vectors": quality.duplicate_vectors,
-        "of these from different content": quality.suspicious_duplicates,
+        "duplicates": quality.duplicate_vectors,
+        "duplicates of other content": quality.suspicious_duplicates,
         "constant dimensions": quality.constant_dims,
     }
     figures = (
-        share(quality.coverage.share),
         real(quality.norm_median, 3),
         real(quality.norm_mad, 3),
         Cell(f"{quality.norm_min:.3f} to {quality.norm_max:.3f}", "number"),
@@ -174,7 +195,7 @@ def _quality(snapshot: Snapshot) -> Table:
     )
     return Table(
         caption="Quality of the column embedding over all live rows.",
-        header=("coverage", "norm: median", "norm: MAD", "norm: range", *suspicious),
+        header=("norm: median", "norm: MAD", "norm: range", *suspicious),
         rows=(figures,),
         note="MAD: median absolute deviation. Outlier: a norm more than 6 · 1.4826 · MAD from the median.",
     )

@@ -7,6 +7,7 @@ escapes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 Kind = Literal["text", "number", "best", "code", "warning"]
@@ -16,11 +17,19 @@ ABSENT = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table; ``hint`` is shown when the pointer rests on it."""
+    """One cell of a table.
+
+    Attributes:
+        text: What it says.
+        kind: How it is set.
+        hint: Shown when the pointer rests on it.
+        below: Smaller, on a line of its own.
+    """
 
     text: str
     kind: Kind = "text"
     hint: str = ""
+    below: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,9 +83,10 @@ def real(value: float | None, digits: int = 4) -> Cell:
     return Cell(ABSENT, "number") if value is None else Cell(f"{value:,.{digits}f}", "number")
 
 
-def share(value: float | None) -> Cell:
-    """A fraction as a percentage."""
-    return Cell(ABSENT, "number") if value is None else Cell(f"{100 * value:.1f} %", "number")
+def time_text(value: datetime | str) -> str:
+    """A moment, or its ISO form, as ``2024-03-01 12:30 UTC``."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def bytes_text(value: int) -> str:

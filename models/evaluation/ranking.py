@@ -89,7 +89,7 @@ def evaluate(
     split: str,
     *,
     max_length: int,
-    batch_size: int = 1024,
+    batch_size: int = 256,
     seed: int = 0,
     progress: ProgressCallback | None = None,
 ) -> RankTable:
@@ -100,7 +100,7 @@ def evaluate(
         data: Interactions.
         split: ``"valid"`` or ``"test"``.
         max_length: Newest items of the history that the model reads.
-        batch_size: Users scored at once.
+        batch_size: Users scored at once; small batches stay in a CPU's cache.
         seed: Of the draws of models that sample; the same seed gives the same ranks.
         progress: Called as ``progress("evaluate <split>", users done, users)``.
 
@@ -147,16 +147,22 @@ def count_ranks(scores: Tensor, target: Tensor, seen: Tensor) -> tuple[Tensor, T
     """
     target = target.unsqueeze(1)
     wanted = scores.gather(1, target)  # [b, 1]
-    candidates = scores[:, 1:]
-    rank = (candidates >= wanted).sum(dim=1) + candidates.isnan().sum(dim=1) - 1
-    ties = (candidates == wanted).sum(dim=1) - 1
+    n_items = scores.shape[1] - 1
+    padding = scores[:, :1]
+    lower = _count(scores < wanted) - _count(padding < wanted)
+    ties = _count(scores == wanted) - _count(padding == wanted) - 1
+    rank = n_items - 1 - lower
     failed = wanted.squeeze(1).isnan()
-    rank = rank.masked_fill(failed, candidates.shape[1] - 1)
     distinct = seen.sort(dim=1).values  # [b, e]
     repeated = torch.zeros_like(distinct, dtype=torch.bool)
     repeated[:, 1:] = distinct[:, 1:] == distinct[:, :-1]
     against = ~(scores.gather(1, distinct) < wanted) & ~repeated & (distinct != 0) & (distinct != target)
-    return rank, rank - against.sum(dim=1), ties.masked_fill(failed, -1)
+    return rank, rank - _count(against), ties.masked_fill(failed, -1)
+
+
+def _count(flags: Tensor) -> Tensor:
+    """int64 ``[b]``: True values per row (summing into int32 takes half the time)."""
+    return flags.sum(dim=1, dtype=torch.int32).long()
 
 
 def as_module(model: Recommender) -> nn.Module:

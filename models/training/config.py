@@ -24,7 +24,7 @@ class TrainingConfig(StrictModel):
         positions: ``all`` trains every position of a sequence and is refused for models that are not causal, ``last``
             trains one prefix per target, ``auto`` takes ``all`` where it is allowed.
         eval_every: Epochs between validations; the last epoch is always validated.
-        eval_batch_size: Users scored at once.
+        eval_batch_size: Users scored at once; small batches stay in a CPU's cache, an accelerator likes large ones.
         patience: Stop after so many validations without a new best; 0 never stops early.
         select: Validation metric (history unmasked) that chooses the epoch.
         cutoffs: The k of all reported metrics.
@@ -43,7 +43,7 @@ class TrainingConfig(StrictModel):
     max_length: int = Field(default=10, ge=1)
     positions: Literal["auto", "all", "last"] = "auto"
     eval_every: int = Field(default=1, ge=1)
-    eval_batch_size: int = Field(default=1024, ge=1)
+    eval_batch_size: int = Field(default=256, ge=1)
     patience: int = Field(default=10, ge=0)
     select: str = "ndcg@10"
     cutoffs: tuple[int, ...] = (5, 10, 20)

@@ -1,6 +1,8 @@
 """Processes that are killed without warning, and processes that race."""
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,8 +30,8 @@ POINTS = {
 }
 
 
-def child(root, point, contents):
-    command = [sys.executable, str(SCRIPT), str(root), point, json.dumps(contents)]
+def child(*arguments):
+    command = [sys.executable, str(SCRIPT), *arguments]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -45,7 +47,7 @@ def check_values(snapshot, contents, toy):
 def test_a_killed_run_is_continued(store, root, toy, point):
     todo, version = POINTS[point]
     toy.extract(store, FIRST, bad=["x"])
-    process = child(root, point, SECOND)
+    process = child(point, str(root), json.dumps(SECOND))
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL, stderr
 
@@ -66,7 +68,7 @@ def test_a_killed_run_is_continued(store, root, toy, point):
 
 
 def test_a_run_killed_before_the_first_version_leaves_a_store_to_continue(root, toy):
-    process = child(root, "shard finished", {"a": "a", "b": "b"})
+    process = child("shard finished", str(root), json.dumps({"a": "a", "b": "b"}))
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL, stderr
     store = FeatureStore.open(root)
@@ -74,46 +76,50 @@ def test_a_run_killed_before_the_first_version_leaves_a_store_to_continue(root, 
     assert (plan.todo, plan.reused, snapshot.version) == ([], 2, 1)
 
 
-def race(root, *catalogues):
-    """Writers that planned on the same version and commit at the same moment: (return code, output) of each."""
-    processes = [child(root, "race", contents) for contents in catalogues]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n", process.stderr.read()
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    outputs = [process.communicate(timeout=60) for process in processes]
-    return [(process.returncode, out, err) for process, (out, err) in zip(processes, outputs, strict=True)]
+def race(first, second):
+    """Two writers that planned on the same version and commit at the same moment, round after round.
+
+    Each gets rounds of root and contents. Returns what the first and the second said in each round.
+    """
+    outcomes = []
+    with child("race", json.dumps(first)) as one, child("race", json.dumps(second)) as other:
+        for _ in first:
+            for writer in (one, other):
+                assert writer.stdout.readline() == "ready\n", writer.stderr.read()
+            for writer in (one, other):
+                writer.stdin.write("go\n")
+                writer.stdin.flush()
+            outcomes.append([writer.stdout.readline().strip() for writer in (one, other)])
+        for writer in (one, other):
+            _, stderr = writer.communicate(timeout=60)
+            assert writer.returncode == 0, stderr
+    return outcomes
 
 
-def test_writers_of_other_items_both_succeed(root, toy):
+def test_racing_writers(tmp_path, toy):
+    """Other items: both get a version. The same items: both get the same. Contradicting contents: one is refused."""
     left = {f"left-{number}": f"l{number}" for number in range(4)}
     right = {f"right-{number}": f"r{number}" for number in range(4)}
-    results = race(root, left, right)
-    assert [code for code, _, _ in results] == [0, 0], results
-    assert sorted(out for _, out, _ in results) == ["version 1\n", "version 2\n"]
-    store = FeatureStore.open(root)
-    assert store.versions() == [1, 2]
-    check_values(store.latest(), left | right, toy)
-    assert store.verify() == []
-
-
-def test_writers_of_the_same_items_agree(root, toy):
-    contents = {f"i{number}": f"t{number}" for number in range(4)}
-    results = race(root, contents, contents)
-    assert [code for code, _, _ in results] == [0, 0], results
-    store = FeatureStore.open(root)
-    assert store.versions() == [1]
-    check_values(store.latest(), contents, toy)
-
-
-def test_writers_that_contradict_each_other_get_one_winner(root):
-    results = race(root, {"a": "one content", "b": "b"}, {"a": "another content", "c": "c"})
-    assert sorted(code for code, _, _ in results) == [0, 1]
-    (error,) = (err for code, _, err in results if code)
-    assert "CommitConflictError" in error
-    assert "with other contents for 1 of its items, first 'a'; plan again" in error
-    assert FeatureStore.open(root).versions() == [1]
+    clash = {"a": "one content", "b": "b"}, {"a": "another content", "c": "c"}
+    pairs = {"other": (left, right), "same": (left, left), "clash": clash}
+    roots = {f"{kind}-{number}": kind for number in range(4) for kind in pairs}
+    rounds = [[(str(tmp_path / root), pairs[kind][side]) for root, kind in roots.items()] for side in (0, 1)]
+    for (root, kind), said in zip(roots.items(), race(*rounds), strict=True):
+        store = FeatureStore.open(tmp_path / root)
+        assert store.verify() == []
+        if kind == "other":
+            assert sorted(said) == ["version 1", "version 2"]
+            check_values(store.latest(), left | right, toy)
+            check_values(store.at(1), (left, right)[said.index("version 1")], toy)
+        elif kind == "same":
+            assert (said, store.versions()) == (["version 1", "version 1"], [1])
+            check_values(store.latest(), left, toy)
+        else:
+            winner = said.index("version 1")
+            assert said[1 - winner].startswith("CommitConflictError: ")
+            assert said[1 - winner].endswith("with other contents for 1 of its items, first 'a'; plan again")
+            assert store.versions() == [1]
+            check_values(store.latest(), clash[winner], toy)
 
 
 def test_a_plan_whose_store_moved_to_another_spec_is_refused(store, root, toy):
@@ -121,7 +127,7 @@ def test_a_plan_whose_store_moved_to_another_spec_is_refused(store, root, toy):
     plan = store.plan(toy.SPEC, items)
     store.write_shard(toy.shard(list(FIRST), items), plan)
     toy.extract(FeatureStore.open(root), FIRST, spec={"encoder": "other"})
-    with pytest.raises(CommitConflictError, match="version 1 was committed by another writer .* with the spec"):
+    with pytest.raises(CommitConflictError, match=r"version 1 was committed by another writer .* with the spec"):
         store.commit(plan)
     assert store.commit(store.plan(toy.SPEC, items)).version == 2
 
@@ -143,9 +149,18 @@ def test_put_if_absent_has_one_winner_and_leaves_nothing_behind(tmp_path):
     assert [path.name for path in (tmp_path / "manifests").iterdir()] == ["1.json"]
 
 
-def test_a_file_reaches_the_device_before_it_gets_its_name(tmp_path, monkeypatch):
-    import os
+def test_a_full_disk_leaves_no_leftovers(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
+    files = LocalFiles(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        files.put("shards/a", b"1")
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
+def test_a_file_reaches_the_device_before_it_gets_its_name(tmp_path, monkeypatch):
     calls = []
     for name in ("fsync", "replace", "link"):
         original = getattr(os, name)

@@ -228,12 +228,13 @@ def test_a_path_without_store_names_what_is_near_and_the_command(store, tmp_path
         FeatureStore.open(tmp_path / "stores" / "tiny" / "toi")
     with pytest.raises(StoreNotFoundError, match="is not a feature store; stores nearby: tiny/toy"):
         FeatureStore.open(tmp_path / "stores")
-    (tmp_path / "empty").mkdir()
+    empty = tmp_path / "a" / "b" / "empty"
+    empty.mkdir(parents=True)
     with pytest.raises(StoreNotFoundError, match="is not a feature store; there are no stores nearby"):
-        FeatureStore.open(tmp_path / "empty")
-    (tmp_path / "empty" / "letter.txt").write_text("dear")
+        FeatureStore.open(empty)
+    (empty / "letter.txt").write_text("dear")
     with pytest.raises(StoreNotFoundError, match="not empty; a new store needs its own folder"):
-        FeatureStore.open(tmp_path / "empty", create=True)
+        FeatureStore.open(empty, create=True)
 
 
 def test_urls(store, root):

@@ -1,7 +1,8 @@
-"""A writer in its own process: ``python writer_process.py ROOT POINT CONTENTS``; CONTENTS is JSON, id to text.
+"""A writer in its own process.
 
-POINT says where the process kills itself without any chance to clean up, or ``race``: plan, write, say that it is
-ready, wait for a line on stdin, commit.
+``python writer_process.py POINT ROOT CONTENTS`` runs an extraction and kills itself at POINT without any chance to
+clean up; CONTENTS is JSON, id to text. ``python writer_process.py race ROUNDS`` commits when it is told to; ROUNDS is
+JSON, a list of root and contents.
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 
 from conftest import SPEC, catalogue, extract, shard
 
-from feature_store import FeatureStore
+from feature_store import FeatureStore, StoreError
 
 
 def die():
@@ -45,19 +46,32 @@ POINTS = {
 }
 
 
-def main():
-    root, point, contents = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    store = FeatureStore.open(root, create=True)
-    if point == "race":
-        items = catalogue(contents)
+def race(rounds):
+    """Plan and write, say so, wait for a line on stdin, commit, say what came of it; then the next round."""
+    for root, contents in rounds:
+        store, items = FeatureStore.open(root, create=True), catalogue(contents)
         plan = store.plan(SPEC, items)
-        store.write_shard(shard(plan.todo, items), plan)
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
+        if plan.todo:  # the other writer of the same items may have finished its shard already
+            store.write_shard(shard(plan.todo, items), plan)
+        say("ready")
         sys.stdin.readline()
-        snapshot = store.commit(plan)
-        sys.stdout.write(f"version {snapshot.version}\n")
+        try:
+            say(f"version {store.commit(plan).version}")
+        except StoreError as error:
+            say(f"{type(error).__name__}: {error}")
+
+
+def say(line):
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main():
+    if sys.argv[1] == "race":
+        race(json.loads(sys.argv[2]))
         return
+    point, root, contents = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    store = FeatureStore.open(root, create=True)
     POINTS[point]()
     extract(store, contents, bad=[item_id for item_id, text in contents.items() if text == "bad"])
 

@@ -23,7 +23,7 @@ def test_overrides_are_read_as_toml_where_they_are_toml_and_as_text_otherwise():
         "source": "../a=b",
         "flag": True,
         "names": ["a", "b"],
-        "word": "tiny",
+        "checkpoint": "tiny",
     }
 
 

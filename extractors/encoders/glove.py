@@ -1,0 +1,231 @@
+"""GloVe: mean of the vectors of a text's words.
+
+Pennington, Socher and Manning, "GloVe: Global Vectors for Word Representation", EMNLP 2014. The published files hold
+``token v1 .. vd`` per line, separated by single blanks, without a header; tokens of ``glove.840B.300d`` may themselves
+hold blanks, so a line is read from its end. Only the vectors of words that occur are kept in memory.
+
+A word is looked up as written, then in lower case, then the same without what follows an apostrophe. Words without a
+vector are counted; a text in which no word has one is a fault, never a zero vector: it would stand for nothing and
+equal every other such text.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from pydantic import Field
+
+from extractors.checkpoint import TINY, Checkpoint, CheckpointChoiceError, CheckpointError, resolve_file
+from extractors.spec import EncodedBatch, EncoderSpec, RowFault, StoredType, StrictModel, require_rows
+from extractors.text import EMPTY_TEXT, normalise
+from extractors.toy import TOY_GLOVE_FILE
+
+NAME = "glove"
+LICENCE = "PDDL-1.0"
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_TEXTS_AT_ONCE = 4096
+_LINES_FOR_WIDTH = 200
+
+
+class Config(StrictModel):
+    """Settings.
+
+    Attributes:
+        checkpoint: Hub id, a local ``.txt`` or ``.zip`` file, or ``tiny`` for seeded random vectors.
+        revision: Commit of the hub repository; needed with a hub id.
+        file: File in the hub repository.
+        member: File inside the zip; needed where it holds several.
+        dtype: Type of the stored numbers.
+        shard_size: Texts in one shard of the store.
+    """
+
+    checkpoint: str = "stanfordnlp/glove"
+    revision: str | None = None
+    file: str = "glove.840B.300d.zip"
+    member: str | None = None
+    pooling: Literal["mean"] = "mean"
+    dtype: StoredType = "float32"
+    shard_size: int = Field(default=8192, ge=1)
+
+
+class GloveEncoder:
+    """Word vectors, read as far as they are needed.
+
+    Attributes:
+        spec: Identity of the feature.
+        batch_size: Texts in one batch.
+    """
+
+    def __init__(self, spec: EncoderSpec, table: VectorFile) -> None:
+        self.spec = spec
+        self.batch_size = _TEXTS_AT_ONCE
+        self._table = table
+        self._vectors: dict[str, np.ndarray | None] = {}  # None: looked for, and not in the file
+
+    def announce(self, texts: Sequence[str]) -> None:
+        """Read the vectors of all texts to come in one pass over the file; without it, each batch is a pass."""
+        spellings = {spelling for text in texts for word in words(text) for spelling in candidates(word)}
+        unknown = spellings - self._vectors.keys()
+        if unknown:
+            self._vectors.update(dict.fromkeys(unknown))
+            self._vectors.update(self._table.read(unknown))
+
+    def encode(self, batch: Sequence[str], /) -> EncodedBatch:
+        """Encode texts.
+
+        Args:
+            batch: At least one text.
+
+        Returns:
+            ``embedding`` float32 ``[b, d]``; texts without words, and those of unknown words alone, are faults.
+            ``counts`` holds ``tokens`` and ``oov_tokens``.
+        """
+        require_rows(batch, encoder=NAME)
+        self.announce(batch)
+        embedding = np.full((len(batch), self.spec.dim), np.nan, dtype=np.float32)
+        faults: dict[int, RowFault] = {}
+        tokens = unknown = 0
+        for row, text in enumerate(batch):
+            found = [self._vector(word) for word in words(text)]
+            known = [vector for vector in found if vector is not None]
+            tokens += len(found)
+            unknown += len(found) - len(known)
+            if known:
+                embedding[row] = np.mean(known, axis=0, dtype=np.float64)
+            elif found:
+                faults[row] = RowFault(
+                    "all_oov", f"none of the {len(found)} words has a vector, first {words(text)[0]!r}"
+                )
+            else:
+                faults[row] = EMPTY_TEXT if not normalise(text) else RowFault("no_words", "the text holds no word")
+        return EncodedBatch(embedding, faults=faults, counts={"tokens": tokens, "oov_tokens": unknown})
+
+    def _vector(self, word: str) -> np.ndarray | None:
+        found = (self._vectors[spelling] for spelling in candidates(word))
+        return next((vector for vector in found if vector is not None), None)
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters and digits, with apostrophes inside."""
+    return _WORD.findall(normalise(text))
+
+
+def candidates(word: str) -> tuple[str, ...]:
+    """Spellings under which a word is looked up, best first."""
+    stem = re.split("['’]", word, maxsplit=1)[0]
+    return tuple(dict.fromkeys((word, word.lower(), stem, stem.lower())))
+
+
+class VectorFile:
+    """A text file of word vectors, plain or in a zip.
+
+    Attributes:
+        dim: Width of the vectors.
+
+    Raises:
+        CheckpointChoiceError: When a zip holds several files and none is named.
+        CheckpointError: When the file is not of GloVe's format.
+    """
+
+    def __init__(self, path: Path, member: str | None) -> None:
+        self.path = path
+        self.member = _member(path, member) if zipfile.is_zipfile(path) else None
+        with self._open() as stream:
+            self.dim = _width(islice(stream, _LINES_FOR_WIDTH), path)
+
+    def read(self, wanted: set[str]) -> dict[str, np.ndarray]:
+        """Vectors float32 ``[d]`` of the wanted words that are in the file; the first of equal words counts.
+
+        Raises:
+            CheckpointError: Naming the line that cannot be read.
+        """
+        needed = {word.encode() for word in wanted}
+        vectors: dict[str, np.ndarray] = {}
+        with self._open() as stream:
+            for number, line in enumerate(stream, start=1):
+                if line[: line.find(b" ")] not in needed:
+                    continue
+                fields = line.rstrip(b"\r\n").rsplit(b" ", self.dim)
+                if fields[0] not in needed or fields[0].decode() in vectors:
+                    continue  # a token that holds blanks, or a repeated one
+                vectors[fields[0].decode()] = self._parse(fields[1:], number)
+        return vectors
+
+    def _parse(self, fields: list[bytes], number: int) -> np.ndarray:
+        try:
+            vector = np.array([float(value) for value in fields], dtype=np.float32)
+        except ValueError:
+            vector = np.empty(0, dtype=np.float32)
+        if len(vector) != self.dim or not np.isfinite(vector).all():
+            raise CheckpointError(f"{self.path}, line {number}: expected a token and {self.dim} finite numbers")
+        return vector
+
+    @contextmanager
+    def _open(self) -> Generator[IO[bytes]]:
+        if self.member is None:
+            with self.path.open("rb") as stream:
+                yield stream
+        else:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
+                yield stream
+
+
+def _member(path: Path, member: str | None) -> str:
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith((".txt", ".vec"))]
+    if member is None and len(names) == 1:
+        return names[0]
+    if member in names:
+        return str(member)
+    there = ", ".join(names) or "no text file"
+    raise CheckpointChoiceError(f"encoder {NAME}: {path} holds {there}; pass member=NAME (got {member!r})")
+
+
+def _width(lines: Iterator[bytes], path: Path) -> int:
+    """Numbers per line: the fewest blanks in a line, since a token may hold blanks itself."""
+    blanks = [line.rstrip(b"\r\n").count(b" ") for line in lines]
+    if not blanks or min(blanks) < 2:
+        raise CheckpointError(
+            f"{path}: expected lines of a token and its numbers, separated by blanks, without a header"
+        )
+    return min(blanks)
+
+
+def describe(config: Config, *, toy_root: Path) -> EncoderSpec:
+    """Identity of the feature; reads the file once for its hash, and keeps no vector."""
+    return _described(config, toy_root)[0]
+
+
+def build(config: Config, *, device: str, toy_root: Path) -> GloveEncoder:
+    """Open the table; a mean of a few vectors gains nothing from a GPU, so ``device`` is not used."""
+    del device
+    return GloveEncoder(*_described(config, toy_root))
+
+
+def _described(config: Config, toy_root: Path) -> tuple[EncoderSpec, VectorFile]:
+    file = TOY_GLOVE_FILE if config.checkpoint == TINY else config.file
+    checkpoint: Checkpoint = resolve_file(
+        NAME, config.checkpoint, revision=config.revision, toy_root=toy_root, licence=LICENCE, file=file
+    )
+    table = VectorFile(checkpoint.path, config.member)
+    spec = EncoderSpec(
+        name=NAME,
+        modality="text",
+        checkpoint=checkpoint.spec(),
+        sampling={},
+        preprocessing={"normalisation": "nfc-blanks", "words": "letters-digits", "lookup": "as-is, lower, stem"}
+        | ({"member": table.member} if table.member else {}),
+        pooling="mean of known words",
+        precision="fp32",
+        dtype=config.dtype,
+        dim=table.dim,
+        columns={"embedding": (table.dim,)},
+    )
+    return spec, table

@@ -1,0 +1,233 @@
+"""DimeRec: several interests guide a diffusion on the unit sphere that generates the next item's direction.
+
+Paper: "DimeRec: A Unified Framework for Enhanced Sequential Recommendation via Generative Diffusion Models", WSDM 2025.
+The published code link had no stored snapshot; the guidance module is ComiRec's (THUDM/ComiRec at a576eed).
+
+Equations: 15-17 ``modules.multi_interest``; 18-19, 21-23 ``DimeRec.training_loss``; 20 ``DenoisingMlp``; Algorithm 1
+``diffusion.geodesic``; Algorithm 2 ``DimeRec.user_vectors`` with ``diffusion.samplers``.
+
+What the paper leaves open, and deviations:
+- Algorithm 1 draws a Gaussian that is not tangent; exp_x of it leaves the sphere. It is projected first, as the
+  comment in the algorithm asks. The length of the step is kept as printed (``grw="literal_projected"``), although it
+  passes pi near the last step; ``scaled`` and ``multistep`` are gentler, ``euclidean`` is the ablation without a
+  sphere.
+- The forward walk does not shrink x_0 by sqrt(alpha_bar), the reverse posterior assumes that it did: kept.
+- Algorithm 2 multiplies the noise by beta-tilde, a variance: kept (``rev_noise``), it is also the stable choice.
+- x_T is projected to the sphere like everything the network was trained on (``normalise_start``). The start and the
+  reverse noise are one draw shared by the users of a call, so that a user's scores do not depend on who else is asked
+  about.
+- The estimate stays raw in the losses; states of the reverse process are normalised (Algorithm 2). Item vectors are
+  raw in eq. 19, 22 and in serving (``score_norm`` uses unit vectors and a temperature of 0.07).
+- t is uniform in 1..T; 10 negatives per target, uniform over the items outside the visible history and the target.
+- Serving scores every item by the inner product instead of an approximate search.
+- Sizes of the MLP and the noise schedule are not given.
+
+Shape legend: b batch, l sequence length, d width, k interests, n items.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor, nn
+
+from models.config import StrictModel
+from models.diffusion.gaussian import q_sample, randn_like
+from models.diffusion.geodesic import WalkMode, normalise, random_walk
+from models.diffusion.noise_schedule import NoiseSchedule
+from models.diffusion.samplers import ReverseNoise, ancestral_states
+from models.diffusion.schedules import ScheduleName
+from models.interface import FeatureTables, LossTerms, TopK
+from models.modules.item_embedding import ItemEmbedding
+from models.modules.losses import sampled_softmax_loss
+from models.modules.multi_interest import (
+    DynamicRouting,
+    LastState,
+    MlpInterests,
+    RecentItems,
+    SelfAttentiveInterests,
+    nearest_interest,
+)
+from models.modules.negatives import unseen_negatives
+from models.modules.retrieval import score_all, top_k
+from models.modules.sequence_encoder import SequenceEncoder
+from models.modules.timestep import TimestepEmbedding
+from models.sequences.batch import SequenceBatch
+
+#: Temperature of the scores of unit vectors.
+UNIT_TEMPERATURE = 0.07
+
+
+class Config(StrictModel):
+    """Values printed in the paper are marked [P]; the rest is ours, with its source."""
+
+    max_length: int = Field(default=10, ge=1)  # [P] YooChoose, KuaiRec; 70 on ML-10M
+    d: int = Field(default=64, ge=2)  # [P]
+    gem: Literal["sa", "dr", "sasrec", "mlp", "rule"] = "sa"  # [P] sa; the others: Table 3 and eq. 15
+    interests: int = Field(default=4, ge=1)  # [P] K; sasrec always gives one
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # ours, on the history's item vectors
+    embedding_std: float = Field(default=0.1, gt=0.0)  # ours
+    negatives: int = Field(default=10, ge=1)  # [P]
+    hidden: int = Field(default=256, ge=1)  # 4 d, as in the attention of eq. 16
+    steps: int = Field(default=20, ge=2)  # [P] Table 5
+    schedule: ScheduleName = "linear"  # DDPM's, not rescaled
+    lambda_recon: float = Field(default=0.1, ge=0.0)  # [P] Table 7
+    mu_ssm: float = Field(default=1.0, ge=0.0)  # [P] Table 8: 1 on YooChoose and KuaiRec, 10 on ML-10M
+    use_gem_loss: bool = True
+    use_recon: bool = True
+    use_ssm: bool = True
+    grw: Literal[WalkMode, "euclidean"] = "literal_projected"
+    rev_noise: ReverseNoise = "variance"  # [P] Algorithm 2
+    normalise_start: bool = True
+    score_norm: bool = False
+    detach_guidance: bool = False
+    serve: Literal["diffusion", "interests"] = "diffusion"  # interests: ComiRec's max over k
+    infer_steps: int | None = Field(default=None, ge=1)  # Fig. 5: read the state after so many reverse steps
+
+    @field_validator("use_ssm")
+    @classmethod
+    def _something_to_learn(cls, use_ssm: object, info: ValidationInfo) -> object:
+        if not (use_ssm or info.data.get("use_recon") or info.data.get("use_gem_loss")):
+            raise ValueError("all three losses are off; leave use_gem_loss, use_recon or use_ssm on")
+        return use_ssm
+
+    @field_validator("infer_steps")
+    @classmethod
+    def _within_schedule(cls, infer_steps: int | None, info: ValidationInfo) -> int | None:
+        if infer_steps is not None and infer_steps > info.data.get("steps", infer_steps):
+            raise ValueError(f"expected at most steps={info.data['steps']}")
+        return infer_steps
+
+
+class DenoisingMlp(nn.Module):
+    """f of eq. 20: the noisy vector, the step and the flattened interests, (2 + k) d -> hidden -> d."""
+
+    def __init__(self, d: int, interests: int, *, hidden: int, steps: int) -> None:
+        """Build the layers and the step embedding."""
+        super().__init__()
+        self.step = TimestepEmbedding(d, steps=steps)
+        self.layers = nn.Sequential(nn.Linear((2 + interests) * d, hidden), nn.GELU(), nn.Linear(hidden, d))
+
+    def forward(self, x_t: Tensor, t: Tensor, interests: Tensor) -> Tensor:
+        """Estimate x_0, float ``[b, d]``, from ``[b, d]``, int64 ``[b]`` and ``[b, k, d]``."""
+        return self.layers(torch.cat((x_t, self.step(t), interests.flatten(1)), dim=-1))
+
+
+class DimeRec(nn.Module):
+    """The recommender; parts come from :func:`build`."""
+
+    def __init__(self, config: Config, *, items: ItemEmbedding, guidance: nn.Module) -> None:
+        """Assemble.
+
+        Args:
+            config: Switches and sizes.
+            items: The item table.
+            guidance: Maps item vectors ``[b, l, d]`` and mask ``[b, l]`` to interests ``[b, k, d]``.
+        """
+        super().__init__()
+        self.config = config
+        self.n_items = items.n_items
+        self.causal = False
+        self.items = items
+        self.dropout = nn.Dropout(config.dropout)
+        self.guidance = guidance
+        self.schedule = NoiseSchedule.named(config.schedule, config.steps)
+        interests = 1 if config.gem == "sasrec" else config.interests
+        self.denoiser = DenoisingMlp(config.d, interests, hidden=config.hidden, steps=config.steps)
+
+    def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
+        """Eq. 23: L_gem + lambda * L_recon + mu * L_ssm, parts already weighted."""
+        config = self.config
+        interests, target = self.interests(batch), self.items(batch.target)
+        exclude = torch.cat((batch.item_ids, batch.target.unsqueeze(1)), dim=1)
+        negatives = unseen_negatives(exclude, config.negatives, n_items=self.n_items, generator=generator)
+        parts: dict[str, Tensor] = {}
+        if config.use_gem_loss:
+            best = nearest_interest(interests, target)  # eq. 18
+            parts["guidance"] = self._ranking_loss(best, batch.target, negatives)  # eq. 19
+        x_0, x_t, t = self._noised(target, generator)
+        estimate = self.denoiser(x_t, t, interests.detach() if config.detach_guidance else interests)
+        if config.use_recon:
+            parts["reconstruction"] = config.lambda_recon * F.mse_loss(estimate, x_0, reduction="none").sum(-1).mean()
+        if config.use_ssm:
+            parts["ranking"] = config.mu_ssm * self._ranking_loss(estimate, batch.target, negatives)  # eq. 22
+        total = torch.stack(list(parts.values())).sum()
+        return LossTerms(total=total, parts={name: part.detach() for name, part in parts.items()})
+
+    def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
+        """float32 ``[b, n + 1]``: inner product of the generated vector with every item."""
+        table = self._scored(self.items.table)
+        if self.config.serve == "interests":
+            interests = self.interests(batch)  # [b, k, d]
+            return score_all(interests.flatten(0, 1), table).unflatten(0, interests.shape[:2]).amax(dim=1)
+        return score_all(self.user_vectors(batch, generator=generator), table)
+
+    def recommend(self, batch: SequenceBatch, *, k: int, exclude: Tensor | None, generator: torch.Generator) -> TopK:
+        """The ``k`` best items outside ``exclude``."""
+        return top_k(self.score(batch, generator=generator), k, exclude)
+
+    def interests(self, batch: SequenceBatch) -> Tensor:
+        """g^u, float ``[b, k, d]`` (eq. 15-17)."""
+        return self.guidance(self.dropout(self.items(batch.item_ids)), batch.mask)
+
+    def user_vectors(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
+        """e_u, float ``[b, d]``: Algorithm 2, stopped after ``infer_steps`` when that is set."""
+        config, interests = self.config, self.interests(batch)
+        spherical = config.grw != "euclidean"
+        start = randn_like(interests[:, 0], generator=generator, shared=True)
+        states = ancestral_states(
+            lambda x, t: self.denoiser(x, t, interests),
+            self.schedule,
+            normalise(start) if spherical and config.normalise_start else start,
+            generator=generator,
+            noise=config.rev_noise,
+            project=normalise if spherical else None,
+            shared=True,
+        )
+        return list(islice(states, config.infer_steps))[-1]
+
+    def _noised(self, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """x_0, x_t and t (Algorithm 1, lines 4-7)."""
+        t = self.schedule.random_steps(target.shape[0], generator=generator)
+        if self.config.grw == "euclidean":
+            return target, q_sample(self.schedule, target, t, randn_like(target, generator=generator)), t
+        x_0 = normalise(target)
+        return x_0, random_walk(self.schedule, x_0, t, mode=self.config.grw, generator=generator), t
+
+    def _scored(self, vectors: Tensor) -> Tensor:
+        return normalise(vectors) if self.config.score_norm else vectors
+
+    def _ranking_loss(self, vectors: Tensor, target: Tensor, negatives: Tensor) -> Tensor:
+        scale = 1.0 / UNIT_TEMPERATURE if self.config.score_norm else 1.0
+        return sampled_softmax_loss(scale * self._scored(vectors), self._scored(self.items.table), target, negatives)
+
+
+def required_features(config: Config) -> tuple[str, ...]:
+    """None: DimeRec reads ids only."""
+    del config
+    return ()
+
+
+def build(config: Config, *, n_items: int, features: FeatureTables) -> DimeRec:
+    """Make the item table and the guidance extractor, and assemble."""
+    del features
+    items = ItemEmbedding(n_items, config.d, std=config.embedding_std)
+    return DimeRec(config, items=items, guidance=_guidance(config, items))
+
+
+def _guidance(config: Config, items: ItemEmbedding) -> nn.Module:
+    match config.gem:
+        case "sa":
+            return SelfAttentiveInterests(config.d, config.interests, max_length=config.max_length)
+        case "dr":
+            return DynamicRouting(config.d, config.interests, max_length=config.max_length)
+        case "mlp":
+            return MlpInterests(config.d, config.interests)
+        case "rule":
+            return RecentItems(config.interests)
+        case "sasrec":
+            return LastState(SequenceEncoder(items, config.max_length))
