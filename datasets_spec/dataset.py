@@ -36,7 +36,10 @@ class PreparedDataset:
 
     Attributes:
         path: The folder.
-        manifest: What was done, with which result; see ``docs``.
+        manifest: ``name``, ``title``, ``version``, ``created_at``, ``licence``, ``config``, ``raw`` (size and SHA-256
+            of each raw file), ``notes``, ``steps`` (what was left after each), ``kcore`` (pass by pass), ``split``
+            (sizes and leakage ``line``), ``stats``, ``items_with`` (items by modality), ``bad_rows`` (count by
+            reason), ``digests``, ``id_map`` and ``files``.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:

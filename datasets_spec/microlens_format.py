@@ -117,8 +117,8 @@ def parse_microlens(layout: MicroLensLayout, folder: Path) -> RawTables:
         folder: Where the files lie.
 
     Returns:
-        Interactions and items (``title``, null where empty; ``category``, ``likes``, ``views`` where there are files
-        for them); malformed lines with their numbers.
+        Interactions and all items (``title``, null where there is none; ``category``, ``likes``, ``views`` where there
+        are files for them); malformed lines with their numbers.
 
     Raises:
         SchemaError: The pairs file has another header than expected.
@@ -131,6 +131,8 @@ def parse_microlens(layout: MicroLensLayout, folder: Path) -> RawTables:
         {"item_id": list(titles), "title": [title or None for title in titles.values()]},
         schema={"item_id": pl.String, "title": pl.String},
     )
+    untitled = interactions.select("item_id").unique().join(items, on="item_id", how="anti").sort("item_id")
+    items = pl.concat([items, untitled], how="diagonal")
     files = [folder / layout.pairs, folder / layout.titles]
     notes: list[str] = []
     for name, read in ((layout.categories, _read_categories), (layout.likes, _read_likes)):

@@ -182,7 +182,7 @@ def _manifest(
     built: dict[str, pl.DataFrame],
     raw_dir: Path,
 ) -> dict[str, Any]:
-    """All that is worth knowing about the result; see ``docs/architecture.md``."""
+    """All that is worth knowing about the result, without ``id_map`` and ``files``."""
     items = built["items"]
     # Where media files lie is not content, whether an item has one is.
     places = [column for column in ("video", "image") if column in items.columns]

@@ -81,11 +81,11 @@ def acquire_files(
         progress: See :func:`datasets_spec.download.fetch_many`.
 
     Returns:
-        The optional files that could not be had.
+        The optional files that do not exist there.
 
     Raises:
         MissingSourceError: The local folder or a required file in it is absent.
-        DownloadError: A required file could not be fetched.
+        DownloadError: A file could not be fetched; of the optional ones only if it does exist.
     """
     raw_dir.mkdir(parents=True, exist_ok=True)
     remembered = _read_pointer(raw_dir)
@@ -143,13 +143,13 @@ def _check_folder(spec: DatasetSpec, folder: Path) -> list[DownloadFailure]:
 
 
 def _optional_only(spec: DatasetSpec, failures: list[DownloadFailure], raw_dir: Path) -> list[DownloadFailure]:
-    """The failures, unless a required file is among them."""
-    required = [failure for failure in failures if failure.file.required]
+    """The failures, unless a required file is among them, or one that is there and could not be fetched."""
+    required = [failure for failure in failures if failure.file.required or failure.reason != "not_found"]
     if required:
         lines = [f"{raw_dir / failure.file.path}: {failure.detail}" for failure in required]
         kind = ChecksumError if all(failure.reason == "checksum" for failure in required) else DownloadError
         raise kind(
-            f"{spec.name}: {len(required)} required files could not be fetched. Place them there by hand, or pass "
+            f"{spec.name}: {len(required)} files could not be fetched. Place them there by hand, or pass "
             f"source=FOLDER_OR_URL. {spec.access}\n" + "\n".join(lines)
         )
     return failures

@@ -10,7 +10,7 @@ from pathlib import Path
 from extractors.decoders.batch import FrameBatch
 from extractors.errors import FrameError, UnknownDecoderError
 
-__all__ = ["DECODERS", "FrameBatch", "FrameError", "sample_frames"]
+__all__ = ["DECODERS", "FrameBatch", "FrameError", "require_decoder", "sample_frames"]
 
 DECODERS = ("planned", "sequential", "decord")
 """``planned`` (default) equals ``sequential``, the full decode, frame for frame; ``decord`` does not always."""
@@ -37,8 +37,17 @@ def sample_frames(path: str | os.PathLike[str], n: int = 5, fps: float = 1.0, de
         UnknownDecoderError: When there is no such decoder.
         SamplingError: When ``n`` or ``fps`` cannot be sampled.
     """
+    require_decoder(decoder)
+    return import_module(f"extractors.decoders.{decoder}").read(Path(path), n=n, fps=fps)
+
+
+def require_decoder(decoder: str) -> None:
+    """Check the name of a decoder.
+
+    Raises:
+        UnknownDecoderError: When there is no such decoder.
+    """
     if decoder not in DECODERS:
         near = difflib.get_close_matches(decoder, DECODERS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UnknownDecoderError(f"decoder: expected one of {', '.join(DECODERS)}, got {decoder!r}{hint}")
-    return import_module(f"extractors.decoders.{decoder}").read(Path(path), n=n, fps=fps)

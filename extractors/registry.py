@@ -1,7 +1,7 @@
 """The folder ``encoders`` is the registry: file name = encoder name = name of its settings file.
 
-A module in it holds ``Config`` (its settings), ``describe(config, *, toy_root) -> EncoderSpec`` (the identity, without
-loading a model) and ``build(config, *, device, toy_root) -> Encoder``.
+A module in it holds ``Config`` (its settings), ``reads(config) -> Modality``, ``describe(config, *, toy_root) ->
+EncoderSpec`` (the identity, without loading a model) and ``build(config, *, device, toy_root) -> Encoder``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from extractors import encoders
 from extractors.errors import ExtractionError
-from extractors.spec import Encoder, EncoderSpec, StrictModel
+from extractors.spec import Encoder, EncoderSpec, Modality, StrictModel
 
 
 class UnknownEncoderError(ExtractionError, LookupError):
@@ -65,6 +65,16 @@ def parse_config(name: str, config: Mapping[str, Any] | StrictModel | None = Non
     except ValidationError as error:
         lines = [_describe(fault, schema.model_fields) for fault in error.errors()]
         raise EncoderConfigError("\n".join(f"encoder {name}: {line}" for line in lines)) from None
+
+
+def reads(name: str, config: Mapping[str, Any] | StrictModel | None = None) -> Modality:
+    """What an encoder reads under its settings; no checkpoint is touched.
+
+    Raises:
+        UnknownEncoderError: For an unknown encoder.
+        EncoderConfigError: For unknown keys and impossible values.
+    """
+    return load(name).reads(parse_config(name, config))
 
 
 def describe(name: str, config: Mapping[str, Any] | StrictModel | None = None, *, toy_root: Path) -> EncoderSpec:

@@ -1,7 +1,8 @@
 """Resize pictures the way PIL does, within one grey level, at a fifth of its cost.
 
-``torch.nn.functional.interpolate`` on uint8 in channels-last memory with antialiasing follows Pillow's algorithm (support
-of the filter scaled by the reduction, fixed-point weights). Without antialiasing it would be off by tens of levels.
+``torch.nn.functional.interpolate`` on uint8 in channels-last memory with antialiasing follows Pillow's algorithm
+(support of the filter scaled by the reduction, fixed-point weights). Without antialiasing it would be off by tens of
+levels.
 """
 
 from __future__ import annotations

@@ -71,6 +71,22 @@ def presented_ticks(pts: Sequence[int], last_duration: int | None) -> int:
     return pts[-1] + step - pts[0]
 
 
+def require_rate(n: int, fps: float) -> Fraction:
+    """Check what is asked for, and give the rate as a fraction.
+
+    Raises:
+        SamplingError: When ``n`` or ``fps`` cannot be sampled.
+    """
+    if n < 1:
+        raise SamplingError(f"n: expected at least 1 frame, got {n}")
+    if not 0 < fps < float("inf"):
+        raise SamplingError(f"fps: expected a finite rate above 0, got {fps}")
+    rate = Fraction(fps).limit_denominator(1_000_000)
+    if rate == 0:
+        raise SamplingError(f"fps: expected at least one frame in a million seconds, got {fps}")
+    return rate
+
+
 def target_times(
     first: Fraction, duration: Fraction, *, n: int = 5, fps: float = 1.0
 ) -> tuple[tuple[Fraction, ...], Policy]:
@@ -88,13 +104,7 @@ def target_times(
     Raises:
         SamplingError: When ``n`` or ``fps`` cannot be sampled.
     """
-    if n < 1:
-        raise SamplingError(f"n: expected at least 1 frame, got {n}")
-    if not 0 < fps < float("inf"):
-        raise SamplingError(f"fps: expected a finite rate above 0, got {fps}")
-    rate = Fraction(fps).limit_denominator(1_000_000)
-    if rate == 0:
-        raise SamplingError(f"fps: expected at least one frame in 1e6 seconds, got {fps}")
+    rate = require_rate(n, fps)
     if duration < n / rate:
         return tuple(first + duration * Fraction(2 * j + 1, 2 * n) for j in range(n)), "short"
     centre = first + duration / 2

@@ -148,8 +148,13 @@ class Encoder(Protocol):
     """Turns a batch of one modality into vectors.
 
     ``encode`` takes uint8 ``[b, f, h, w, 3]`` (video), uint8 ``[b, h, w, 3]`` or a list of uint8 ``[h, w, 3]``
-    (image), or a list of strings (text). It changes no state: the same row gives the same vector in any batch,
-    within the tolerance of the arithmetic.
+    (image), or a list of strings (text). The same row gives the same vector in any batch, within the tolerance of the
+    arithmetic. A visual encoder also has ``settings.transform``, which brings frames to its size; a text encoder has
+    ``announce(texts)``, which is told of all texts to come before the first is encoded.
+
+    Attributes:
+        spec: Identity of the feature.
+        batch_size: Rows in one call of ``encode``.
     """
 
     spec: EncoderSpec
@@ -158,21 +163,6 @@ class Encoder(Protocol):
     def encode(self, batch: Any, /) -> EncodedBatch:
         """Encode one batch."""
         ...
-
-
-def split_faults(batch: EncodedBatch) -> dict[int, RowFault]:
-    """All rows of a batch that must not be stored: declared faults, and rows that are not finite.
-
-    Returns:
-        Fault by row index.
-    """
-    faults = dict(batch.faults)
-    finite = np.isfinite(batch.embedding).all(axis=1)
-    if batch.frames is not None:
-        finite &= np.isfinite(batch.frames).all(axis=(1, 2))
-    for row in np.flatnonzero(~finite).tolist():
-        faults.setdefault(row, RowFault("not_finite", "the encoder returned NaN or infinity for this row"))
-    return faults
 
 
 def require_rows(batch: Sequence[Any] | np.ndarray, *, encoder: str) -> None:

@@ -104,6 +104,9 @@ class TransformerTextEncoder:
         self._device = device
         self._limit = int(spec.preprocessing["max_tokens"])
 
+    def announce(self, texts: Sequence[str], /) -> None:
+        """Told of all texts to come; a tokenizer needs no preparation."""
+
     def encode(self, batch: Sequence[str], /) -> EncodedBatch:
         """Encode texts.
 

@@ -16,9 +16,10 @@ from pydantic import Field
 from torch import Tensor
 
 from extractors.checkpoint import CheckpointError, read_json
+from extractors.resize import FrameTransform
 from extractors.spec import Precision, StoredType, StrictModel
 
-ResizeMode = Literal["checkpoint", "center_crop", "squash"]
+ResizeMode = Literal["checkpoint", "centre_crop", "squash"]
 Decoder = Literal["planned", "sequential", "decord"]
 _FILTERS = {2: "bilinear"}
 
@@ -32,7 +33,7 @@ class VisualConfig(StrictModel):
         frames: Frames of a video, ``f``.
         fps: Frames per second around the centre of a video.
         decoder: How frames are read; ``planned`` and ``sequential`` give the same ones.
-        resize: ``checkpoint`` does what the weights were trained with; ``center_crop`` keeps the proportions and cuts
+        resize: ``checkpoint`` does what the weights were trained with; ``centre_crop`` keeps the proportions and cuts
             the longer side; ``squash`` keeps the whole picture and changes its proportions.
         batch_size: Rows in one forward pass; halved while memory does not suffice.
         precision: Arithmetic of the forward pass.
@@ -52,49 +53,8 @@ class VisualConfig(StrictModel):
     shard_size: int = Field(default=1024, ge=1)
 
     def sampling(self) -> dict[str, Any]:
-        """Identity of the sampled frames; the two exact decoders count as one."""
-        return {"frames": self.frames, "fps": self.fps, "decoder": "decord" if self.decoder == "decord" else "exact"}
-
-
-@dataclass(frozen=True)
-class FrameTransform:
-    """Resize, then cut out the centre; small enough to be sent to a decode worker.
-
-    Attributes:
-        size: Length of the shorter side (proportions kept), or height and width.
-        crop: Height and width of what is cut out; what is missing is black.
-    """
-
-    size: int | tuple[int, int]
-    crop: tuple[int, int]
-
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Turn uint8 ``[n, h, w, 3]`` into uint8 ``[n, *crop, 3]``."""
-        height, width = self._target(*frames.shape[1:3])
-        if (height, width) != frames.shape[1:3]:
-            planes = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # channels last in memory
-            resized = torch.nn.functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
-            frames = resized.permute(0, 2, 3, 1).numpy()
-        return np.ascontiguousarray(_centre(frames, self.crop))
-
-    def _target(self, height: int, width: int) -> tuple[int, int]:
-        if isinstance(self.size, tuple):
-            return self.size
-        short, long = sorted((height, width))
-        other = int(self.size * long / short)
-        return (self.size, other) if height <= width else (other, self.size)
-
-
-def _centre(frames: np.ndarray, crop: tuple[int, int]) -> np.ndarray:
-    for axis, wanted in zip((1, 2), crop, strict=True):
-        spare = frames.shape[axis] - wanted
-        if spare > 0:
-            frames = np.take(frames, range(spare // 2, spare // 2 + wanted), axis=axis)
-        elif spare < 0:
-            around = [(0, 0)] * 4
-            around[axis] = (-spare // 2, -spare - (-spare // 2))
-            frames = np.pad(frames, around)
-    return frames
+        """Identity of the sampled frames."""
+        return {"frames": self.frames, "fps": self.fps, "decoder": self.decoder}
 
 
 @dataclass(frozen=True)
@@ -183,7 +143,7 @@ def _transform(path: Path, values: dict[str, Any], *, resize: ResizeMode, square
         crop = _pair(path, size, "size")
     if resize == "squash":
         return FrameTransform(size=crop, crop=crop)
-    if resize == "center_crop":
+    if resize == "centre_crop":
         return FrameTransform(size=size.get("shortest_edge", min(crop)), crop=crop)
     if "shortest_edge" in size:
         return FrameTransform(size=size["shortest_edge"], crop=crop)

@@ -86,7 +86,7 @@ _LICENCE = Licence(
     url="https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
     note="For research; cite Ni, Li and McAuley (EMNLP 2019). Do not redistribute.",
 )
-#: Size and SHA-256 of files of which two independent copies agree.
+#: Size and SHA-256 as published by people who hold copies; only the official addresses are bound to them.
 _DIGESTS = {
     "Musical_Instruments_5.json.gz": (39_353_085, "e3ae8a3f0d70bf63242a49539a8847d30216a3aa2938c049c7f43d0473fef1bc"),
     "All_Beauty_5.json.gz": (634_283, "8e49737fefaec9290187c69bf92889452df8be0ab5e36c9476520d6639683279"),

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-from datasets_spec.microlens_format import LAYOUTS, parse_microlens
-from datasets_spec.microlens_site import acquire_site, acquire_site_media
-from datasets_spec.raw import raw_root
+from datasets_spec.microlens_format import LAYOUTS
+from datasets_spec.microlens_site import acquire_site, acquire_site_media, parse_site
 from datasets_spec.schema import BadRow, RawTables
 from datasets_spec.spec import DatasetSpec, Licence, PrepareConfig, Progress
 
@@ -63,7 +62,7 @@ def acquire(
 
 def parse(spec: DatasetSpec, config: PrepareConfig, raw_dir: Path) -> RawTables:  # noqa: ARG001 (signature of a source)
     """Read pairs, titles and what else there is."""
-    return parse_microlens(LAYOUTS[spec.name], raw_root(raw_dir))
+    return parse_site(spec, LAYOUTS[spec.name], raw_dir)
 
 
 def acquire_media(

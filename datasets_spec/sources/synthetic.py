@@ -12,8 +12,8 @@ from pathlib import Path
 import polars as pl
 
 from datasets_spec.media_files import source_url
-from datasets_spec.microlens_format import LAYOUTS, parse_microlens
-from datasets_spec.microlens_site import acquire_site, acquire_site_media
+from datasets_spec.microlens_format import LAYOUTS
+from datasets_spec.microlens_site import acquire_site, acquire_site_media, parse_site
 from datasets_spec.raw import raw_root
 from datasets_spec.schema import BadRow, RawTables
 from datasets_spec.spec import DatasetSpec, Licence, PrepareConfig, Progress
@@ -56,7 +56,7 @@ def acquire(
 
 def parse(spec: DatasetSpec, config: PrepareConfig, raw_dir: Path) -> RawTables:  # noqa: ARG001 (signature of a source)
     """Read pairs, titles, likes and views."""
-    return parse_microlens(_LAYOUT, raw_root(raw_dir))
+    return parse_site(spec, _LAYOUT, raw_dir)
 
 
 def acquire_media(

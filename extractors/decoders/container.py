@@ -52,7 +52,8 @@ def opened(path: Path) -> Generator[InputContainer]:
         The container.
 
     Raises:
-        FrameError: ``missing_file``, ``unreadable`` or ``encrypted``.
+        FrameError: ``missing_file``, ``unreadable`` or ``encrypted``; and ``too_large`` when memory runs out while it
+            is open.
     """
     av.logging.restore_default_callback()
     av.logging.set_libav_level(_QUIET)
@@ -66,8 +67,8 @@ def opened(path: Path) -> Generator[InputContainer]:
         container = av.open(
             f"file:{path.absolute()}", options={"protocol_whitelist": "file"}, metadata_errors="replace"
         )
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise FrameError("too_large", f"{path.name} asks for more memory than there is") from error
     except (av.error.FFmpegError, OSError) as error:
         if has_encrypted_video(path):
             raise FrameError("encrypted", f"the video track of {path.name} is encrypted") from error
@@ -76,7 +77,10 @@ def opened(path: Path) -> Generator[InputContainer]:
         names = set(container.format.name.split(","))
         if names & _NOT_VIDEO or any(name.endswith("_pipe") for name in names):
             raise FrameError("unreadable", f"{path.name} is no video file: FFmpeg reads it as {container.format.name}")
-        yield container
+        try:
+            yield container
+        except MemoryError as error:  # damaged sizes ask for any amount
+            raise FrameError("too_large", f"{path.name} asks for more memory than there is") from error
 
 
 def explain(error: BaseException) -> str:
@@ -139,6 +143,8 @@ def prepare_stream(container: InputContainer, index: int) -> VideoStream:
     for other in container.streams:
         if other.index != index:
             other.discard = Discard.all
+    if codec_name(stream) == "hevc":  # this decoder tells about damaged slices only when it must fail on them
+        stream.codec_context.options = {"err_detect": "explode"}
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
@@ -172,6 +178,8 @@ class PacketReader:
             raise
         except (av.error.FFmpegError, OSError):
             self.damaged = True
+        except IndexError:  # PyAV, after the last packet, when a stream turned up in the middle of the file
+            return
 
     @property
     def truncated(self) -> bool:

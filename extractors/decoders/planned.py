@@ -169,16 +169,20 @@ def _climb(path: Path, stream: VideoStream, scan: _Scan, *, n: int, fps: float) 
     order = sorted((at for at, shown in enumerate(scan.shown) if shown), key=scan.pts.__getitem__)
     plan = plan_samples([scan.pts[at] for at in order], scan.duration[order[-1]], scan.time_base, n=n, fps=fps)
     wanted = [order[position] for position in plan.index]
+    stamps = [scan.pts[at] for at in wanted]
     tried: list[tuple[list[tuple[int, int]], set[int]]] = []
     for name, skip, back in _RUNGS:
-        attempt = (_runs(scan, wanted, back), scan.spare - set(wanted) if skip else set[int]())
-        if attempt in tried:
+        runs, spare = _runs(scan, wanted, back), scan.spare - set(wanted) if skip else set[int]()
+        if (runs, spare) in tried:
             continue
-        tried.append(attempt)
+        tried.append((runs, spare))
         with _supply(path, stream, scan) as (source, supply):
-            frames, decoded = _decode_runs(source, supply, *attempt)
-        if frames is not None and all(scan.pts[at] in frames for at in wanted):
-            return _batch([frames[scan.pts[at]] for at in wanted], scan, plan, name=name, decoded=decoded)
+            result = _decode_runs(source, supply, runs, spare, set(stamps))
+        if result is None:
+            continue
+        frames, seen, decoded = result
+        if all(pts in frames for pts in stamps) and _complete(scan, seen, runs, spare):
+            return _batch([frames[pts] for pts in stamps], scan, plan, name=name, decoded=decoded)
     return None
 
 
@@ -197,14 +201,16 @@ def _runs(scan: _Scan, wanted: list[int], back: int) -> list[tuple[int, int]]:
 
 
 def _decode_runs(
-    stream: VideoStream, supply: Supply, runs: list[tuple[int, int]], spare: set[int]
-) -> tuple[dict[int, VideoFrame] | None, int]:
+    stream: VideoStream, supply: Supply, runs: list[tuple[int, int]], spare: set[int], wanted: set[int]
+) -> tuple[dict[int, VideoFrame], set[int], int] | None:
     """Decode stretches of a stream.
 
     Returns:
-        Frames by timestamp (None when the decoder reports damage), and how many were decoded.
+        The frames with the wanted timestamps, all timestamps that came out, and how many frames did; None when the
+        decoder reports damage.
     """
     frames: dict[int, VideoFrame] = {}
+    seen: set[int] = set()
     decoded = 0
     for start, end in runs:
         if stream.codec_context.is_open:
@@ -213,9 +219,22 @@ def _decode_runs(
         for produced, fault in decode(stream, packets):
             decoded += len(produced)
             if fault is not None or any(frame.is_corrupt for frame in produced):
-                return None, decoded
-            frames.update((frame.pts, frame) for frame in produced if frame.pts is not None)
-    return frames, decoded
+                return None
+            seen.update(frame.pts for frame in produced if frame.pts is not None)
+            frames.update((frame.pts, frame) for frame in produced if frame.pts in wanted and frame.pts is not None)
+    return frames, seen, decoded
+
+
+def _complete(scan: _Scan, seen: set[int], runs: list[tuple[int, int]], spare: set[int]) -> bool:
+    """Whether no picture was dropped without a word that a wanted one may rest on.
+
+    Pictures that lead the first keyframe of a run are dropped by right. VP8 has packets that show nothing.
+    """
+    return scan.codec == "vp8" or all(
+        scan.pts[at] in seen or at in spare or not scan.shown[at] or scan.pts[at] < scan.pts[start]
+        for start, end in runs
+        for at in range(start, end + 1)
+    )
 
 
 @contextmanager

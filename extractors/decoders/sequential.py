@@ -123,13 +123,23 @@ class _Survey:
         """Refuse frames that a decoding error may have touched.
 
         A frame is sound when nothing went wrong between the keyframe that its decoding rests on and its own packet,
-        and no packet was lost that should have been on screen by its target.
+        and no packet was lost that should have been on screen by its target. Nor may a packet be lost before the first
+        or after the last frame, for that would move the centre; a file that ends early has the centre of what is there.
 
         Raises:
             FrameError: ``corrupt``.
         """
         if not self.faults:
             return
+        shown = [frame.pts for frame in self.shown if frame.pts is not None]
+        begin = next((position for position, (_, key) in enumerate(self.packets) if key), 0)
+        for position, fault in self.faults.items():
+            lost = self.packets[position][0]
+            outside = lost is not None and shown and not min(shown) <= lost <= max(shown)
+            if outside and position >= begin and not self.truncated:
+                raise FrameError(
+                    "corrupt", f"packet {position} of {len(self.packets)}, at an end, is damaged ({fault})"
+                )
         for ordinal, target in zip(taken, plan.targets, strict=True):
             frame = self.shown[ordinal]
             start = self._base(frame.position, frame.pts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from extractors.spec import EncoderSpec
+from extractors.spec import EncoderSpec, Modality
 from extractors.text import TransformerTextConfig, TransformerTextEncoder, build_text, describe_text
 
 NAME = "bert"
@@ -21,6 +21,11 @@ class Config(TransformerTextConfig):
 
     checkpoint: str = "google-bert/bert-base-uncased"
     revision: str | None = "86b5e0934494bd15c9632b12f734a8a67f723594"
+
+
+def reads(config: Config) -> Modality:  # noqa: ARG001 - every encoder has the same signature
+    """Texts, under all settings."""
+    return "text"
 
 
 def describe(config: Config, *, toy_root: Path) -> EncoderSpec:

@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import Field
 
 from extractors.checkpoint import TINY, Checkpoint, CheckpointChoiceError, CheckpointError, resolve_file
-from extractors.spec import EncodedBatch, EncoderSpec, RowFault, StoredType, StrictModel, require_rows
+from extractors.spec import EncodedBatch, EncoderSpec, Modality, RowFault, StoredType, StrictModel, require_rows
 from extractors.text import EMPTY_TEXT, normalise
 from extractors.toy import TOY_GLOVE_FILE
 
@@ -69,7 +69,7 @@ class GloveEncoder:
         self._table = table
         self._vectors: dict[str, np.ndarray | None] = {}  # None: looked for, and not in the file
 
-    def announce(self, texts: Sequence[str]) -> None:
+    def announce(self, texts: Sequence[str], /) -> None:
         """Read the vectors of all texts to come in one pass over the file; without it, each batch is a pass."""
         spellings = {spelling for text in texts for word in words(text) for spelling in candidates(word)}
         unknown = spellings - self._vectors.keys()
@@ -196,6 +196,11 @@ def _width(lines: Iterator[bytes], path: Path) -> int:
             f"{path}: expected lines of a token and its numbers, separated by blanks, without a header"
         )
     return min(blanks)
+
+
+def reads(config: Config) -> Modality:  # noqa: ARG001 - every encoder has the same signature
+    """Texts, under all settings."""
+    return "text"
 
 
 def describe(config: Config, *, toy_root: Path) -> EncoderSpec:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from extractors.spec import EncoderSpec
+from extractors.spec import EncoderSpec, Modality
 from extractors.text import TransformerTextConfig, TransformerTextEncoder, build_text, describe_text
 
 NAME = "roberta"
@@ -21,6 +21,11 @@ class Config(TransformerTextConfig):
 
     checkpoint: str = "FacebookAI/roberta-base"
     revision: str | None = "e2da8e2f811d1448a5b465c236feacd80ffbac7b"
+
+
+def reads(config: Config) -> Modality:  # noqa: ARG001 - every encoder has the same signature
+    """Texts, under all settings."""
+    return "text"
 
 
 def describe(config: Config, *, toy_root: Path) -> EncoderSpec:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from extractors import pooling
 from extractors.checkpoint import Checkpoint, CheckpointError, config_value, resolve
-from extractors.spec import EncodedBatch, EncoderSpec, require_rows
+from extractors.spec import EncodedBatch, EncoderSpec, Modality, require_rows
 from extractors.transformer import inference, load_model, read_weights, weight_names
 from extractors.vision import ImageSettings, VisualConfig, image_settings
 
@@ -96,6 +96,11 @@ class VideoMAEEncoder:
             return means
         with torch.inference_mode():
             return self._fc_norm(means)
+
+
+def reads(config: Config) -> Modality:  # noqa: ARG001 - every encoder has the same signature
+    """Videos, under all settings."""
+    return "video"
 
 
 def describe(config: Config, *, toy_root: Path) -> EncoderSpec:

@@ -15,7 +15,7 @@ import numpy as np
 
 from extractors import pooling
 from extractors.checkpoint import Checkpoint, config_value, resolve
-from extractors.spec import EncodedBatch, EncoderSpec, require_rows
+from extractors.spec import EncodedBatch, EncoderSpec, Modality, require_rows
 from extractors.transformer import inference, load_model
 from extractors.vision import ImageSettings, VisualConfig, image_settings
 
@@ -80,6 +80,11 @@ class ViTEncoder:
             pixels = self.settings.pixel_values(pictures, self._device)  # [n, 3, h, w]
             tokens = self._model(pixel_values=pixels).last_hidden_state  # [n, 1 + patches, d]
         return pooling.cls(tokens).cpu().numpy()
+
+
+def reads(config: Config) -> Modality:
+    """Pictures, or videos where the settings say so."""
+    return config.input
 
 
 def describe(config: Config, *, toy_root: Path) -> EncoderSpec:

@@ -15,17 +15,18 @@ from flows.settings import Settings
 def datasets(settings: Settings, _: argparse.Namespace) -> Outcome:
     """List every dataset with its files, licence, what is on disk and how to get access."""
     from datasets_spec import registry
+    from datasets_spec.raw import on_disk
 
     entries: list[dict[str, Any]] = []
     for name in registry.names():
         spec = registry.load(name)[1]
-        present = [file.path for file in spec.files if (settings.raw(name) / file.path).exists()]
+        files = on_disk(spec, settings.raw(name))
         entries.append(
             {
                 "name": name,
                 "title": spec.title,
-                "files": [file.path for file in spec.files],
-                "on_disk": present,
+                "files": [entry.file.path for entry in files],
+                "on_disk": [str(entry.path) for entry in files if entry.bytes is not None],
                 "prepared": (settings.prepared(name) / "manifest.json").is_file(),
                 "licence": spec.licence.name,
                 "access": spec.access,

@@ -34,9 +34,9 @@ def prepare_dataset(
         The prepared dataset; the very same version when nothing changed.
 
     Raises:
-        UnknownDatasetError: With the near name.
+        UnknownDatasetsError: With the near name.
         ConfigError: For an unknown key, with the near name.
-        DatasetError: When the work fails.
+        DatasetsError: When the work fails.
     """
     _, spec = registry.load(name)
     values = dict(overrides)
@@ -59,8 +59,8 @@ def open_prepared(settings: Settings, name: str) -> PreparedDataset:
     """Open a prepared dataset by name.
 
     Raises:
-        UnknownDatasetError: When no dataset has that name.
-        DatasetError: When it has not been prepared, with the command that does it.
+        UnknownDatasetsError: When no dataset has that name.
+        DatasetsError: When it has not been prepared, with the command that does it.
     """
     registry.load(name)
     return PreparedDataset.open(settings.prepared(name))

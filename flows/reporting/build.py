@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from datasets_spec.dataset import PreparedDataset
 from datasets_spec.errors import DatasetsError
@@ -14,7 +15,7 @@ from flows.reporting import contact_sheet, datasets, making, results, stores
 from flows.reporting.contact_sheet import ContactSheet
 from flows.reporting.datasets import DatasetSection
 from flows.reporting.making import RunSection
-from flows.reporting.results import MetricRow, Results
+from flows.reporting.results import Results
 from flows.reporting.runs import Group, Run, group_runs, load_runs
 from flows.reporting.stores import StoreSection
 from flows.reporting.view import bytes_text, plural, time_text
@@ -41,14 +42,15 @@ class ReportSummary:
         bytes: Its size.
         n_runs: Runs on it.
         datasets: Names of the datasets on it.
-        metric_rows: The metric table: two rows per model and dataset, history unmasked and masked.
+        metric_rows: The metric table as plain values (``results.MetricRow``): two rows per model and dataset, with the
+            history unmasked and masked.
     """
 
     path: Path
     bytes: int
     n_runs: int
     datasets: tuple[str, ...]
-    metric_rows: tuple[MetricRow, ...]
+    metric_rows: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def build_report(
     size = out.stat().st_size
     if size > LARGEST_BYTES:
         log.warning("%s has %s; name the runs to show for a smaller page", out, bytes_text(size))
-    rows = tuple(row for chapter in chapters if chapter.results is not None for row in chapter.results.rows)
+    rows = tuple(asdict(row) for chapter in chapters if chapter.results is not None for row in chapter.results.rows)
     return ReportSummary(out, size, len(runs), tuple(names), rows)
 
 
@@ -206,18 +208,18 @@ def _render(settings: Settings, chapters: Sequence[Chapter], left_out: Sequence[
         lstrip_blocks=True,
     )
     all_stores = [store for chapter in chapters for store in chapter.stores]
-    cards = {
-        "datasets": len(chapters),
-        "interactions": sum(chapter.dataset.interactions for chapter in chapters),
-        "feature stores": len(all_stores),
-        "items with features": sum(store.rows for store in all_stores),
-        "unusable raw rows": sum(chapter.dataset.bad_rows for chapter in chapters),
-        "items in quarantine": sum(store.quarantined for store in all_stores),
-        "runs": sum(len(chapter.runs) for chapter in chapters),
+    numbers = {
+        "dataset": len(chapters),
+        "interaction": sum(chapter.dataset.interactions for chapter in chapters),
+        "feature store": len(all_stores),
+        "stored feature row": sum(store.rows for store in all_stores),
+        "unusable raw row": sum(chapter.dataset.bad_rows for chapter in chapters),
+        "quarantined item": sum(store.quarantined for store in all_stores),
+        "run": sum(len(chapter.runs) for chapter in chapters),
     }
     return environment.get_template("page.html.j2").render(
         chapters=chapters,
-        cards=cards,
+        cards=[(name if number == 1 else f"{name}s", number) for name, number in numbers.items()],
         headlines=headlines(chapters),
         toys=[store.name for store in all_stores if store.toy],
         left_out=left_out,

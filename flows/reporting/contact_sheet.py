@@ -26,6 +26,8 @@ COVERS = 4
 
 #: Files that are opened at most, for each strip that is wanted.
 _TRIES_PER_STRIP = 3
+#: Arguments of ``sample_frames`` by their name in the spec of a store.
+_ARGUMENTS = {"frames": "n", "fps": "fps", "decoder": "decoder"}
 _BOX = (208, 156)
 _JPEG_QUALITY = 78
 
@@ -89,8 +91,8 @@ def build(
     Args:
         prepared: The dataset.
         videos: How many strips.
-        sampling: ``n`` and ``fps`` of the dataset's video store, so that the page shows what the encoder saw; the
-            defaults of ``sample_frames`` where it names none.
+        sampling: ``frames``, ``fps`` and ``decoder`` of the dataset's video store, so that the page shows what the
+            encoder saw; the defaults of ``sample_frames`` where it names none.
         quarantined: Items that are not opened.
         progress: Called as ``progress("frames of <dataset>", done, videos)``.
     """
@@ -99,7 +101,7 @@ def build(
     usable = [(item_id, path) for item_id, path in media if item_id not in quarantined]
     failures: list[tuple[str, str, str]] = []
     strips: list[Strip] = []
-    settings = {key: sampling[key] for key in ("n", "fps") if key in sampling}
+    settings = {argument: sampling[key] for key, argument in _ARGUMENTS.items() if key in sampling}
     for item_id, path in _order(usable, videos)[: videos * _TRIES_PER_STRIP]:
         if len(strips) == videos:
             break

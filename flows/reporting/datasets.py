@@ -169,8 +169,8 @@ def _kcore_table(kcore: Mapping[str, Any]) -> Table:
         figures += [entry[side] for side in ("users", "items", "rows")]
         rows.append((text(name), *(count(figure) for figure in figures)))
     note = "" if kcore["rounds"] else "Nothing had to leave: every user and item had enough rows from the start."
-    caption = f"k-core, round by round (users with fewer than {kcore['k_user']} rows and items with fewer than "
-    return Table(f"{caption}{kcore['k_item']} leave, until none is left that must).", header, tuple(rows), note)
+    caption = f"k-core, round by round: users with fewer than {kcore['k_user']} rows and items with fewer than "
+    return Table(f"{caption}{kcore['k_item']} leave.", header, tuple(rows), note)
 
 
 def _split_table(interactions: pl.DataFrame) -> Table:
@@ -178,7 +178,7 @@ def _split_table(interactions: pl.DataFrame) -> Table:
     for key, name in SPLITS:
         part = interactions.filter(pl.col("split") == key)
         rows.append((text(name), count(part.height), count(part["user"].n_unique()), count(part["item"].n_unique())))
-    return Table("Split.", ("part", "rows", "users", "items"), tuple(rows))
+    return Table("Rows, users and items of each part of the split.", ("part", "rows", "users", "items"), tuple(rows))
 
 
 def _raw_table(files: Sequence[Mapping[str, Any]]) -> Table:

@@ -41,6 +41,7 @@ _STYLE: Any = {
     "svg.fonttype": "path",
 }
 
+_FEW_ROUNDS = 12
 _FEW_LENGTHS = 60
 _MANY_EPOCHS = 25
 
@@ -73,7 +74,7 @@ def draw(
     caption: str,
     alternative: str,
     panels: int = 1,
-    size: tuple[float, float] = (4.6, 2.9),
+    size: tuple[float, float] = (4.0, 2.6),
 ) -> Picture:
     """Let ``paint`` draw on ``panels`` axes side by side; returns the picture.
 
@@ -101,14 +102,19 @@ def kcore_rounds(removed: Mapping[str, Sequence[int]]) -> Picture:
     rounds = np.arange(1, max(len(values) for values in removed.values()) + 1)
 
     def paint(axes: Axes) -> None:
-        for (name, values), colour, marker in zip(removed.items(), COLOURS, "os^", strict=False):
-            axes.plot(rounds, values, label=name, color=colour, marker=marker, markersize=4)
+        for (name, values), colour, shift in zip(removed.items(), COLOURS, (-0.27, 0.0, 0.27), strict=False):
+            if len(rounds) <= _FEW_ROUNDS:
+                axes.bar(rounds + shift, values, width=0.25, label=name, color=colour)
+            else:
+                axes.plot(rounds, values, label=name, color=colour)
         axes.set_yscale("symlog", linthresh=1)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 5 * max(1, *(max(values) for values in removed.values())))
+        axes.set_xlim(0.4, len(rounds) + 0.6)
+        axes.grid(visible=False, axis="x")
         _whole_numbers(axes, x=True)
         _plain_log(axes, y=True)
         axes.set(xlabel="round", ylabel="removed (count, log scale)")
-        axes.legend(loc="upper right")
+        axes.legend(loc="upper right", ncols=3, columnspacing=1.2)
 
     total = {name: sum(values) for name, values in removed.items()}
     return draw(
@@ -148,6 +154,8 @@ def sequence_lengths(lengths: NDArray[np.integer[Any]]) -> Picture:
 
 def popularity(counts: NDArray[np.integer[Any]]) -> Picture:
     """Interactions of each item, most popular first, ``counts`` ``[items]``."""
+    from matplotlib.ticker import LogLocator
+
     ordered = np.sort(counts)[::-1]
     top = max(1, round(0.2 * len(ordered)))
     wide = ordered[0] >= 10 * ordered[-1]
@@ -163,6 +171,8 @@ def popularity(counts: NDArray[np.integer[Any]]) -> Picture:
         if wide:
             axes.set(yscale="log", ylabel="interactions (log scale)")
             _plain_log(axes, y=True)
+            if ordered[0] < 1000 * ordered[-1]:
+                axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         else:
             axes.set(ylim=(0, 1.08 * ordered[0]), ylabel="interactions")
             _whole_numbers(axes, y=True)

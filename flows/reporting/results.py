@@ -252,7 +252,7 @@ def training_pictures(groups: Sequence[Group]) -> list[Picture]:
     """One picture per group that was trained for at least one epoch."""
     pictures: list[Picture] = []
     for group in groups:
-        curves = [curve for run in group.runs if (curve := _curve(run)).loss or curve.valid]
+        curves = [curve for run in group.runs if (curve := _curve(run)).loss]
         if curves:
             pictures.append(plots.training_curves(group.label, curves))
     return pictures

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 
 class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) with ``heads`` heads of width ``d / heads``."""
+    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) with ``heads`` heads of width ``d / heads``.
+
+    The key projection has no bias: it would add the same number to all the logits of a query, which softmax ignores.
+    """
 
     def __init__(self, d: int, *, heads: int, dropout: float = 0.0) -> None:
         """Build the four projections.
@@ -30,7 +33,7 @@ class MultiHeadAttention(nn.Module):
         self.heads = heads
         self.dropout = dropout
         self.query = nn.Linear(d, d)
-        self.key = nn.Linear(d, d)
+        self.key = nn.Linear(d, d, bias=False)
         self.value = nn.Linear(d, d)
         self.out = nn.Linear(d, d)
 

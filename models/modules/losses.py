@@ -70,30 +70,6 @@ def sampled_softmax_loss(
     return F.cross_entropy(logits, torch.zeros_like(target))
 
 
-def uniform_negatives(
-    shape: tuple[int, ...], n_items: int, *, generator: torch.Generator, device: torch.device | str
-) -> Tensor:
-    """int64 ``shape``: items 1..n drawn uniformly with replacement."""
-    return torch.randint(1, n_items + 1, shape, generator=generator, device=device)
-
-
-def info_nce(a: Tensor, b: Tensor, *, temperature: float) -> Tensor:
-    """Contrastive loss of paired rows (van den Oord et al. 2018, eq. 4).
-
-    Row i of ``b`` is the positive of row i of ``a``, its other rows are the negatives; similarity is the cosine.
-
-    Args:
-        a: float ``[m, d]``.
-        b: float ``[m, d]``.
-        temperature: Divides the cosines.
-
-    Returns:
-        Scalar, the mean over rows of ``a``.
-    """
-    cosine = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T  # [m, m]
-    return F.cross_entropy(cosine / temperature, torch.arange(a.shape[0], device=a.device))
-
-
 def _chunk(h: Tensor, *, n_items: int) -> int:
     """Predictions per piece; at least as many as there are when one piece is best."""
     if h.device.type == "cpu":

@@ -113,4 +113,5 @@ def init_linear(module: nn.Module, *, std: float = 0.02) -> None:
     """Draw a linear layer's weight from N(0, ``std``) and set its bias to zero; leave other modules alone."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=std)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            nn.init.zeros_(module.bias)

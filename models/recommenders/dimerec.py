@@ -85,6 +85,7 @@ class Config(StrictModel):
     normalise_start: bool = True
     score_norm: bool = False
     detach_guidance: bool = False
+    detach_target: bool = False
     serve: Literal["diffusion", "interests"] = "diffusion"  # interests: ComiRec's max over k
     infer_steps: int | None = Field(default=None, ge=1)  # Fig. 5: read the state after so many reverse steps
 
@@ -149,7 +150,7 @@ class DimeRec(nn.Module):
         if config.use_gem_loss:
             best = nearest_interest(interests, target)  # eq. 18
             parts["guidance"] = self._ranking_loss(best, batch.target, negatives)  # eq. 19
-        x_0, x_t, t = self._noised(target, generator)
+        x_0, x_t, t = self._noised(target.detach() if config.detach_target else target, generator)
         estimate = self.denoiser(x_t, t, interests.detach() if config.detach_guidance else interests)
         if config.use_recon:
             parts["reconstruction"] = config.lambda_recon * F.mse_loss(estimate, x_0, reduction="none").sum(-1).mean()

@@ -109,13 +109,14 @@ class Config(StrictModel):
 class BlindDenoiser(nn.Module):
     """g of eq. 13-14: self-attention over [x_t ; frames ; text], read at x_t. It is never told the step."""
 
-    def __init__(self, d: int, *, visual: int, text: int, heads: int, inner: int) -> None:
+    def __init__(self, d: int, *, visual: int, text: int, heads: int, inner: int, dropout: float) -> None:
         """Build one transformer block over tokens of width ``d`` and the projections into it."""
         super().__init__()
         self.visual = nn.Linear(visual, d)
         self.text = nn.Linear(text, d)
         self.kinds = nn.Parameter(torch.empty(3, d).normal_(std=0.02))  # preference, frame, text
-        self.transformer = TransformerEncoder(d, 1, heads=heads, inner=inner)
+        self.dropout = nn.Dropout(dropout)
+        self.transformer = TransformerEncoder(d, 1, heads=heads, inner=inner, dropout=dropout)
 
     def forward(self, x_t: Tensor, frames: Tensor, text: Tensor) -> Tensor:
         """Estimate x_0.
@@ -136,7 +137,7 @@ class BlindDenoiser(nn.Module):
             ),
             dim=1,
         )  # [b, 1 + f + 1, d]
-        return self.transformer(tokens)[:, 0]
+        return self.transformer(self.dropout(tokens))[:, 0]
 
 
 class MlpFusion(nn.Module):
@@ -210,7 +211,14 @@ class MealRec(nn.Module):
         if config.use_tcd:
             self.content = ContentDiffusion(config, width=width, schedule=self.schedule)
         if config.use_npd:
-            self.denoiser = BlindDenoiser(backbone.d, visual=width, text=text, heads=config.heads, inner=config.inner)
+            self.denoiser = BlindDenoiser(
+                backbone.d,
+                visual=width,
+                text=text,
+                heads=config.heads,
+                inner=config.inner,
+                dropout=config.dropout,
+            )
         else:
             self.fusion = MlpFusion(backbone.d, visual=width, text=text, inner=config.inner)
 

@@ -1,9 +1,9 @@
 """Popularity: the same list for everybody, the most frequent items of the training rows first.
 
 The floor that every other model has to clear. Each item has one number s_i, and the model is softmax(s), whatever
-the history. Its cross-entropy has a closed-form optimum, s_i = log(count_i) + constant, which ``fit_counts`` sets before
-the first epoch; ``epochs = 0`` is all the training it needs. One is added to every count, so that items that never occur
-in training get a finite score, below all others.
+the history. Its cross-entropy has a closed-form optimum, s_i = log(count_i) + constant, which ``fit_counts`` sets
+before the first epoch; ``epochs = 0`` is all the training it needs. One is added to every count, so that items that
+never occur in training get a finite score, below all others.
 
 Shape legend: b batch, n items.
 """

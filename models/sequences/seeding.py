@@ -24,7 +24,8 @@ class Stream(IntEnum):
 
 def stream_seed(seed: int, stream: Stream, *path: int) -> int:
     """A 63-bit seed mixed from ``seed``, the purpose and a path such as (epoch, step) by numpy's SeedSequence."""
-    state = np.random.SeedSequence([seed, int(stream), *path]).generate_state(1, np.uint64)
+    # The length keeps paths apart that differ by trailing zeros, which SeedSequence reads as nothing.
+    state = np.random.SeedSequence([seed, int(stream), len(path), *path]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
 

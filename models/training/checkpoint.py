@@ -53,10 +53,9 @@ def load_state(folder: Path) -> dict[str, Any]:
     """
     try:
         return torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ResumeError(
-            f"{folder / STATE}: unreadable ({error}); delete the run's checkpoints to start over"
-        ) from error
+    except Exception as error:  # torch raises many kinds for a damaged file, and its text advises to load it unsafely
+        message = f"{folder / STATE}: unreadable ({type(error).__name__}); delete the run's checkpoints to start over"
+        raise ResumeError(message) from error
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:

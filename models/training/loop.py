@@ -130,9 +130,8 @@ class _Fit:
         self.device = choose_device(config.device)
         self.module.to(self.device)
         self.parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.Adam(
-            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        # Not fused=True: that kernel does not raise the weights' version counters, which caches of derived tables read.
+        self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.counters = _Counters()
         self.folder = run_dir / CHECKPOINTS
         self.validated = data.has_split("valid")

@@ -107,9 +107,7 @@ def test_when_no_row_could_be_read():
 
 def test_when_one_bound_alone_does_not_help():
     rows = [(user, item, 1, None) for user in "uv" for item in "ab"]
-    with pytest.raises(
-        EmptyResultError, match=r"Lower the bounds: k_user=2 k_item=2 leaves 4 rows.$"
-    ):
+    with pytest.raises(EmptyResultError, match=r"Lower the bounds: k_user=2 k_item=2 leaves 4 rows.$"):
         keep_rows(raw(rows), PrepareConfig(k_user=3, k_item=4), name="x")
 
 

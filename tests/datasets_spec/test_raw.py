@@ -80,7 +80,7 @@ def test_base_addresses_come_from_the_settings(server, tmp_path):
 
 
 def test_a_required_file_that_cannot_be_had(server, tmp_path):
-    message = rf"thing: 1 required files could not be fetched. Place them .*Ask.\n{tmp_path}/a.txt: .*HTTP 404"
+    message = rf"thing: 1 files could not be fetched. Place them .*Ask.\n{tmp_path}/a.txt: .*HTTP 404"
     with pytest.raises(DownloadError, match=message):
         acquire_files(TWO, PrepareConfig(base_url=server.url), tmp_path, source=None)
     assert not DownloadError.usage

@@ -171,7 +171,7 @@ def test_reconcile_starts_the_trainings_whose_inputs_moved_on(service):
     run(service, "prepare-dataset/prepare-dataset", "dataset=microlens-50k", f"source={service.site}",
         'options={"k_user": 4, "k_item": 4}')  # fmt: skip
     run(service, "extract-microlens/extract-microlens", "variant=50k", f"source={service.site}", "checkpoint=tiny",
-        'features=["videomae", "bert", "roberta", "vit"]', 'options={"k_user": 4, "k_item": 4}')  # fmt: skip
+        'features=["videomae", "bert", "roberta", "vit"]', 'prepare={"k_user": 4, "k_item": 4}')  # fmt: skip
     run(service, "reconcile/reconcile")
     started = service.prefect("flow-run", "ls", "--flow-name", "train-mealrec")
     assert started.count("train-mealrec") >= 2

@@ -1,6 +1,7 @@
 """The report, made from small data that the real classes wrote; its figures are compared with their sources."""
 
 import hashlib
+import json
 import logging
 import math
 from datetime import UTC, datetime, timedelta
@@ -44,9 +45,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
         self.tags.append(tag)
-        self.addresses += [
-            (tag, values[name]) for name in ("src", "href", "srcset", "data", "action") if name in values
-        ]
+        self.addresses += [values[name] for name in ("src", "href", "srcset", "data", "action") if name in values]
         if tag == "div" and values.get("class") == "table":
             self._caption, self._rows, self._place = "", [], "caption"
         elif tag == "tr":
@@ -90,26 +89,13 @@ class FakeSource:
         rng = np.random.default_rng(7)
         rows = [(f"u{u:02d}", f"i{i:02d}") for u in range(USERS - 2) for i in rng.permutation(ITEMS - 2)[:6]]
         rows += [("u38", "i10"), ("u38", "i11"), ("u38", "i00"), ("u39", "i01")]
-        frame = pl.DataFrame(
-            {
-                "user_id": [user for user, _ in rows],
-                "item_id": [item for _, item in rows],
-                "timestamp": [START + timedelta(hours=n) for n in range(len(rows))],
-                "order": range(len(rows)),
-            },
-            schema=RAW_INTERACTIONS,
-        )
+        timed = [(user, item, START + timedelta(hours=n), n) for n, (user, item) in enumerate(rows)]
+        frame = pl.DataFrame(timed, schema=RAW_INTERACTIONS, orient="row")
         ids = [f"i{i:02d}" for i in range(ITEMS)]
         titles = [HOSTILE, *(f"Clip number {i} & more" for i in range(1, ITEMS))]
-        items = pl.DataFrame(
-            {
-                "item_id": ids,
-                "title": titles,
-                "video": [self.media.get(f"{item}.mp4") for item in ids],
-                "image": [self.media.get(f"{item}.png") for item in ids],
-            },
-            schema=dict.fromkeys(("item_id", "title", "video", "image"), pl.String),
-        )
+        media = ([self.media.get(item + suffix) for item in ids] for suffix in (".mp4", ".jpg"))
+        schema = dict.fromkeys(("item_id", "title", "video", "image"), pl.String)
+        items = pl.DataFrame([ids, titles, *media], schema=schema)
         bad = [BadRow("pairs.csv", 3, None, "malformed_row", HOSTILE), BadRow("pairs.csv", 9, "i03", "no_time", "?")]
         return RawTables(frame, items, bad, files=(raw_dir / "pairs.csv",), notes=("The metadata file is missing.",))
 
@@ -133,7 +119,7 @@ def make_dataset(root, media_dir):
     for n in range(3):
         write_video(media_dir / f"i{n:02d}.mp4", 60 * n)
     (media_dir / "i03.mp4").write_bytes(b"no video at all")
-    Image.fromarray(np.full((30, 40, 3), 90, dtype=np.uint8)).save(media_dir / "i01.png")
+    Image.fromarray(np.full((30, 40, 3), 90, dtype=np.uint8)).save(media_dir / "i01.jpg")
     media = {path.name: str(path) for path in media_dir.iterdir()}
     licence = Licence("none stated", "made up", "For tests.")
     spec = DatasetSpec("synthetic", "Made-up pairs", licence, "none", (), ("video", "image"), PrepareConfig())
@@ -150,7 +136,7 @@ def make_store(root, feature, *, toy):
         "encoder": feature,
         "modality": "video",
         "checkpoint": {"weights_sha256": "ab" * 32, "settings_sha256": "cd" * 32, "toy": toy, "seed": 0},
-        "sampling": {"n": 5, "fps": 2.0} if toy else {},
+        "sampling": {"frames": 5, "fps": 2.0, "decoder": "sequential"} if toy else {},
         "pooling": "mean of the patch tokens",
         "dtype": "float16",
         "recorded": {"checkpoint": {"source": "lab/" + feature, "revision": "e" * 40, "licence": "Apache-2.0"}},
@@ -188,8 +174,10 @@ def make_run(root, prepared, *, model, seed, ranks, store=None):
     )
     record.write(run_dir)
     (run_dir / "config.toml").write_text(f'model = "{model}"\nseed = {seed}\n')
-    valid = '{"epoch": 1, "loss": 2.0, "valid": {"hr@10": 0.1, "ndcg@10": 0.05}}\n'
-    (run_dir / "metrics.jsonl").write_text(valid + valid.replace("1,", "2,"))
+    epochs = [{"epoch": n, "loss": 3.0 - n, "valid": {"hr@10": 0.1 * n, "ndcg@10": 0.05}} for n in (1, 2, 3)]
+    untrained = [{"epoch": 0, "valid": {"hr@10": 0.1, "ndcg@10": 0.05}}]
+    rows = untrained if model == "popularity" else epochs
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     users = range(1, len(ranks) + 1)
     pl.DataFrame(
         {"user": users, "target": 1, "rank": ranks[:, 0], "rank_masked": ranks[:, 1], "tie_count": 0, "split": "test"}
@@ -209,20 +197,13 @@ def lab(tmp_path_factory):
         for seed in SEEDS if model != "popularity" else (0,):
             drawn = rng.exponential(scale, size=50).astype(np.int64)
             ranks[model, seed] = np.stack([drawn, drawn // 2], axis=1)
-            make_run(
-                root,
-                prepared,
-                model=model,
-                seed=seed,
-                ranks=ranks[model, seed],
-                store=toy if model == "mealrec" else None,
-            )
+            store = toy if model == "mealrec" else None
+            make_run(root, prepared, model=model, seed=seed, ranks=ranks[model, seed], store=store)
     (root / "runs" / "half-done").mkdir()
     summary = build_report(Settings(root=root), None, root.parent / "out" / "report.html")
     html = summary.path.read_text(encoding="utf-8")
-    return SimpleNamespace(
-        root=root, prepared=prepared, toy=toy, ranks=ranks, summary=summary, html=html, page=Page(html)
-    )
+    parts = {"root": root, "prepared": prepared, "toy": toy, "ranks": ranks, "summary": summary}
+    return SimpleNamespace(**parts, html=html, page=Page(html))
 
 
 def ndcg(ranks, k):
@@ -271,7 +252,7 @@ def test_dataset_figures_are_those_of_the_tables(lab):
         ["1", "2", "3"],
         ["1", "0", "1"],
     ]
-    parts = {row["part"]: row["rows"] for row in lab.page.table("Split.")}
+    parts = {row["part"]: row["rows"] for row in lab.page.table("Rows, users and items")}
     assert parts == {"training": str(38 * 4), "validation": "38", "test": "38"}
     assert lab.prepared.manifest["split"]["line"] in lab.html
     assert [row["reason"] for row in lab.page.table("Raw rows, items and media")] == ["malformed_row", "no_time"]
@@ -312,13 +293,13 @@ def test_every_run_can_be_repeated(lab):
         assert f'model = "{model}"\nseed = {seed}\n' in text
     assert "a test bench" in text
     assert "half-done: not finished" in text
-    assert lab.html.count("data:image/svg+xml") == 3 + 2 + 3  # dataset, models, curves
+    assert lab.html.count("data:image/svg+xml") == 3 + 2 + 2  # dataset, models, curves of sasrec and mealrec
 
 
 def test_page_loads_nothing_and_escapes_everything(lab):
     assert lab.summary.bytes == lab.summary.path.stat().st_size < 8_000_000
     assert {"script", "link", "iframe", "object", "embed"}.isdisjoint(lab.page.tags)
-    assert [a for _, a in lab.page.addresses if not a.startswith(("data:image/", "#"))] == []
+    assert [a for a in lab.page.addresses if not a.startswith(("data:image/", "#"))] == []
     style = lab.html.partition("<style>")[2].partition("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style
@@ -328,7 +309,7 @@ def test_page_loads_nothing_and_escapes_everything(lab):
 
 def test_summary_has_the_rows_of_the_page(lab):
     assert (lab.summary.n_runs, lab.summary.datasets) == (7, ("synthetic",))
-    assert [(row.model, row.history) for row in lab.summary.metric_rows[3:]] == [
+    assert [(row["model"], row["history"]) for row in lab.summary.metric_rows[3:]] == [
         (row["model"].partition(" ")[0], "masked") for row in lab.page.table("Test split. History masked")
     ]
 

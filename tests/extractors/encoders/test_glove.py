@@ -1,0 +1,121 @@
+"""Word vectors: the file format with its traps, look-up, and what has no vector."""
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from extractors import registry
+from extractors.checkpoint import CheckpointChoiceError, CheckpointError
+from extractors.encoders.glove import candidates, words
+
+LINES = [
+    "the 1 0 0 0",
+    "cat 0 1 0 0",
+    ". . . 9 9 9 9",  # a token that holds blanks, as in glove.840B.300d
+    "Paris 0 0 1 0",
+    "paris 5 5 5 5",
+    "dog 0 0 0 1",
+    "dog 7 7 7 7",  # repeated: the first counts
+    "at name@domain.com 8 8 8 8",
+    "at 2 2 2 2",
+]
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "vectors.4d.txt"
+    path.write_text("\n".join(LINES) + "\n", encoding="utf-8")
+    return path
+
+
+def build(path, **settings):
+    return registry.build("glove", {"checkpoint": str(path), **settings}, toy_root=path.parent)
+
+
+def test_mean_of_the_known_words_and_counts_of_the_unknown(table):
+    encoded = build(table).encode(["the cat", "The zzz dog", "Paris", "PARIS"])
+    np.testing.assert_array_equal(encoded.embedding[0], [0.5, 0.5, 0, 0])
+    np.testing.assert_array_equal(encoded.embedding[1], [0.5, 0, 0, 0.5])
+    np.testing.assert_array_equal(encoded.embedding[2], [0, 0, 1, 0])  # cased first
+    np.testing.assert_array_equal(encoded.embedding[3], [5, 5, 5, 5])  # then lower case
+    assert encoded.counts == {"tokens": 7, "oov_tokens": 1}
+    assert not encoded.faults
+
+
+def test_tokens_that_hold_blanks_do_not_shadow_words(table):
+    encoder = build(table)
+    assert encoder.spec.dim == 4
+    np.testing.assert_array_equal(encoder.encode(["at"]).embedding[0], [2, 2, 2, 2])
+
+
+def test_a_text_without_known_words_is_a_fault_and_never_a_zero_vector(table):
+    encoded = build(table).encode(["zzz yyy", "", " \t ", "!!! ...", "cat"])
+    assert [encoded.faults[row].reason for row in range(4)] == ["all_oov", "empty_text", "empty_text", "no_words"]
+    assert "none of the 2 words" in encoded.faults[0].detail
+    assert np.isnan(encoded.embedding[:4]).all()
+    np.testing.assert_array_equal(encoded.embedding[4], [0, 1, 0, 0])
+
+
+def test_a_title_in_a_language_without_vectors_is_all_oov(table):
+    assert build(table).encode(["成都的夜市"]).faults[0].reason == "all_oov"
+
+
+def test_the_file_is_read_once_for_what_was_announced(table, monkeypatch):
+    encoder = build(table)
+    passes = []
+    read = encoder._table.read
+    monkeypatch.setattr(encoder._table, "read", lambda wanted: passes.append(len(wanted)) or read(wanted))
+    encoder.announce(["the cat", "dog zzz"])
+    for text in ("the cat", "dog", "zzz the"):
+        encoder.encode([text])
+    assert passes == [4]
+    encoder.encode(["Paris"])
+    assert passes == [4, 2]  # Paris and paris
+    assert set(encoder._vectors) == {"the", "cat", "dog", "zzz", "Paris", "paris"}
+
+
+def test_a_zip_gives_what_its_text_gives(table, tmp_path):
+    archive = tmp_path / "vectors.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
+        target.write(table, "vectors.4d.txt")
+    assert build(archive).spec.preprocessing["member"] == "vectors.4d.txt"
+    np.testing.assert_array_equal(
+        build(archive).encode(["the cat"]).embedding, build(table).encode(["the cat"]).embedding
+    )
+
+
+def test_a_zip_of_several_files_needs_a_choice(table, tmp_path):
+    archive = tmp_path / "both.zip"
+    with zipfile.ZipFile(archive, "w") as target:
+        target.write(table, "small.4d.txt")
+        target.writestr("large.2d.txt", "cat 1 2\ndog 3 4\n")
+    with pytest.raises(CheckpointChoiceError, match=r"holds small\.4d\.txt, large\.2d\.txt; pass member=NAME"):
+        build(archive)
+    assert build(archive, member="large.2d.txt").encode(["dog"]).embedding.tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize("line", ["cat 0 1 x 0", "cat 0 1 nan 0"])
+def test_a_damaged_line_is_named(line, tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text(f"the 1 0 0 0\n{line}\n")
+    with pytest.raises(CheckpointError, match=r"line 2: expected a token and 4 finite numbers"):
+        build(path).encode(["cat"])
+
+
+def test_a_file_of_another_format_is_refused(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("400000 300\nthe 1 2 3\n")
+    with pytest.raises(CheckpointError, match="without a header"):
+        build(path)
+
+
+def test_a_hub_id_without_a_commit_is_refused(tmp_path):
+    with pytest.raises(CheckpointChoiceError, match=r"stanfordnlp/glove.* must be pinned: pass revision=COMMIT"):
+        registry.describe("glove", toy_root=tmp_path)
+
+
+def test_words_and_their_spellings():
+    assert words("Don't stop: Xi\u2019an's 2nd_night-market!") == ["Don't", "stop", "Xi’an's", "2nd", "night", "market"]
+    assert candidates("Don't") == ("Don't", "don't", "Don", "don")
+    assert candidates("cat") == ("cat",)

@@ -1,0 +1,55 @@
+"""BERT and RoBERTa beyond parity: padding, order, long and empty texts."""
+
+import numpy as np
+import pytest
+
+NAMES = ["bert", "roberta"]
+TITLES = ["cat", "the sleepy cat on the balcony at night with the band and the guitar", "soup", "a day of yoga"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_padding_and_neighbours_have_no_influence(name, pooling, tiny):
+    encoder = tiny(name, pooling=pooling)
+    alone = np.concatenate([encoder.encode([title]).embedding for title in TITLES])
+    np.testing.assert_allclose(encoder.encode(TITLES).embedding, alone, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_are_in_the_order_of_the_input_whatever_the_batches(name, tiny):
+    many = [TITLES[index % 4] + " red" * (index // 4) for index in range(40)]
+    wide, narrow = tiny(name, token_budget=100_000), tiny(name, token_budget=48)
+    np.testing.assert_allclose(wide.encode(many).embedding, narrow.encode(many).embedding, atol=2e-5)
+    np.testing.assert_allclose(wide.encode(many[::-1]).embedding[::-1], narrow.encode(many).embedding, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_long_texts_are_cut_and_counted(name, tiny):
+    encoder = tiny(name, max_tokens=8)
+    encoded = encoder.encode(["cat " * 50, "cat"])
+    assert encoded.counts["truncated"] == 1
+    assert encoded.counts["tokens"] == 8 + len(encoder._tokenizer("cat")["input_ids"])
+    full = tiny(name)
+    assert full.spec.preprocessing["max_tokens"] == 512
+    assert full.encode(["cat " * 2000]).counts == {"tokens": 512, "truncated": 1}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_empty_texts_are_faults(name, tiny):
+    encoded = tiny(name).encode(["", "cat", " \n\x00 "])
+    assert {row: fault.reason for row, fault in encoded.faults.items()} == {0: "empty_text", 2: "empty_text"}
+    assert np.isnan(encoded.embedding[[0, 2]]).all()
+    assert tiny(name).encode([""]).faults[0].reason == "empty_text"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_that_look_alike_are_alike(name, tiny):
+    encoded = tiny(name).encode(["caf\u00e9  at\tnight", "cafe\u0301 at night "]).embedding
+    np.testing.assert_allclose(encoded[0], encoded[1], atol=2e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lone_surrogates_and_unknown_scripts_do_not_stop_a_batch(name, tiny):
+    encoded = tiny(name).encode(["\ud83d cat", "成都的夜市", "cat"])
+    assert not encoded.faults
+    assert np.isfinite(encoded.embedding).all()

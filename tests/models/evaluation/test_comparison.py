@@ -1,0 +1,51 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from models.evaluation.comparison import compare_seeds, compare_users, holm
+
+OURS, THEIRS = [0.081, 0.084, 0.080, 0.083, 0.082], [0.079, 0.080, 0.079, 0.081, 0.080]
+
+
+def test_seeds_equal_scipy():
+    found = compare_seeds(OURS, THEIRS)
+    oracle = stats.ttest_rel(OURS, THEIRS)
+    interval = oracle.confidence_interval(0.95)
+    assert (found.t, found.p, found.df, found.n) == pytest.approx((oracle.statistic, oracle.pvalue, 4, 5))
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.difference == pytest.approx(0.0022)
+    assert found.relative == pytest.approx(0.0022 / 0.0798)
+
+
+def test_users_equal_scipy_and_bootstrap_the_interval():
+    generator = np.random.default_rng(0)
+    first, second = generator.random(400), generator.random(400)
+    found = compare_users(first, second, generator=np.random.default_rng(1))
+    oracle = stats.ttest_rel(first, second)
+    assert (found.t, found.p) == pytest.approx((oracle.statistic, oracle.pvalue))
+    half = 1.96 * np.std(first - second, ddof=1) / math.sqrt(400)  # the normal interval of a mean of many values
+    assert found.low == pytest.approx(found.difference - half, abs=0.15 * half)
+    assert found.high == pytest.approx(found.difference + half, abs=0.15 * half)
+    assert compare_users(first, second, generator=np.random.default_rng(1)) == found
+
+
+def test_no_spread_is_not_a_division_by_zero():
+    same = compare_seeds(OURS, OURS)
+    assert (same.t, same.p, same.difference) == (0.0, 1.0, 0.0)
+    shifted = compare_seeds([1.0, 2.0], [0.5, 1.5])
+    assert (shifted.t, shifted.p, shifted.low, shifted.high) == (math.inf, 0.0, 0.5, 0.5)
+    assert math.isnan(compare_seeds([1.0, 2.0], [0.0, 0.0]).relative)
+
+
+@pytest.mark.parametrize(("first", "second"), [([1.0], [1.0]), ([1.0, 2.0], [1.0]), ([[1.0, 2.0]], [[1.0, 2.0]])])
+def test_unpaired_values_are_refused(first, second):
+    with pytest.raises(ValueError, match="same length >= 2"):
+        compare_seeds(first, second)
+
+
+def test_holm_by_hand():
+    """Sorted .01, .03, .04 times 3, 2, 1 give .03, .06, .04; the running maximum makes the last .06."""
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
