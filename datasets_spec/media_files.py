@@ -13,7 +13,6 @@ import polars as pl
 
 from datasets_spec.download import DownloadFailure, Transfer, fetch_many
 from datasets_spec.errors import DownloadError
-from datasets_spec.raw import raw_root
 from datasets_spec.schema import BadRow
 from datasets_spec.spec import MediaKind, Progress, RemoteFile
 
@@ -120,11 +119,6 @@ def add_media(
         for failure in failures
     ]
     return items.with_columns(columns), bad_rows
-
-
-def media_folder(raw_dir: Path) -> Path:
-    """The folder above the media files: a remembered local source, else the raw folder."""
-    return raw_root(raw_dir)
 
 
 def _fetch(paths: list[str], place: MediaPlace, progress: Progress | None) -> list[DownloadFailure]:

@@ -19,7 +19,7 @@ from extractors import registry
 from extractors.content import Progress, hash_files, text_sha256
 from extractors.lanes import Feature, Tally
 from extractors.pool import DecodePool
-from extractors.run import media_of, run_text, run_visual
+from extractors.run import announce, media_of, run_text, run_visual
 from extractors.spec import EncoderSpec, StrictModel
 from feature_store.errors import EmptySnapshotError
 from feature_store.plan import Plan
@@ -31,6 +31,7 @@ __all__ = [
     "ExtractReport",
     "Feature",
     "Tally",
+    "announce",
     "chunks",
     "commit_feature",
     "extract_text",

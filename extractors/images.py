@@ -15,7 +15,7 @@ from extractors.errors import FrameError
 MAX_PIXELS = 1 << 26
 """Largest picture that is decoded, in pixels: a few bytes of a file can claim any size."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "ICO")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "ICO")
 """Formats that only hold pixels; Pillow reads others that start programs (EPS) or hold drawings."""
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from extractors.decoders.batch import FrameBatch
 from extractors.errors import PoolError
 from extractors.frames import require_decoder
-from extractors.pool_process import DecodeProcess, Outcome, ProcessGoneError, ProcessLimits
+from extractors.pool_process import DecodeProcess, Outcome, ProcessGoneError, ProcessLimits, ProcessStock
 from extractors.pool_tasks import Transform
 from extractors.sampling import require_rate
 
@@ -52,7 +52,7 @@ class FrameFailure:
 
 
 class DecodePool:
-    """Decodes files in child processes; a context manager.
+    """Decodes files in child processes; a context manager, which keeps its processes from one run to the next.
 
     Args:
         workers: How many processes; as many as the cores this process may use, when None. Each decodes with one thread.
@@ -74,12 +74,12 @@ class DecodePool:
         self.workers = cores if workers is None else workers
         if self.workers < 1 or deadline_seconds <= 0 or memory_limit_bytes < 1 or buffer_bytes < 0:
             raise ValueError("DecodePool: expected at least one worker, and limits above 0")
-        self.deadline_seconds = deadline_seconds
-        self.memory_limit_bytes = memory_limit_bytes
+        self._stock = ProcessStock(ProcessLimits(deadline_seconds, memory_limit_bytes), room=self.workers)
         self.buffer_bytes = buffer_bytes
         self._runs: set[_Run] = set()
 
     def __enter__(self) -> Self:
+        self._stock.keeps = True
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -89,6 +89,7 @@ class DecodePool:
         """End all processes now; iterations that still go on end too."""
         for run in list(self._runs):
             run.close()
+        self._stock.close()
 
     def map(
         self,
@@ -157,8 +158,7 @@ class DecodePool:
             PoolError: When the processes do not start, or the task does not exist.
         """
         order = pickle.dumps((task, dict(options)))
-        limits = ProcessLimits(self.deadline_seconds, self.memory_limit_bytes)
-        run = _Run(order, items, limits=limits, workers=self.workers, buffer_bytes=self.buffer_bytes)
+        run = _Run(order, items, stock=self._stock, workers=self.workers, buffer_bytes=self.buffer_bytes)
         self._runs.add(run)
         try:
             run.start()
@@ -178,10 +178,10 @@ class _Run:
     """One pass over items: the threads, their processes, and the results that wait to be taken."""
 
     def __init__(
-        self, order: bytes, items: Iterable[Item], *, limits: ProcessLimits, workers: int, buffer_bytes: int
+        self, order: bytes, items: Iterable[Item], *, stock: ProcessStock, workers: int, buffer_bytes: int
     ) -> None:
         self._order = order
-        self._limits = limits
+        self._stock = stock
         self._items = iter(items)
         self._reading = threading.Lock()
         self._state = threading.Condition()
@@ -236,20 +236,24 @@ class _Run:
         with self._reading:
             return None if self._stopped else next(self._items, None)
 
-    def launch(self) -> DecodeProcess:
-        """Start a process that :meth:`close` knows about."""
+    def stopped(self) -> bool:
+        """Whether the pool is being left."""
+        return self._stopped
+
+    def hire(self) -> DecodeProcess:
+        """Take a process that :meth:`close` knows about."""
         with self._state:
-            process = DecodeProcess(self._order, self._limits, stopped=lambda: self._stopped)
+            process = self._stock.take(self._order)
             self._processes.add(process)
             if self._stopped:
                 process.kill()
             return process
 
-    def dispose(self, process: DecodeProcess) -> None:
-        """End a process for good."""
+    def dismiss(self, process: DecodeProcess) -> None:
+        """Give a process back that does nothing at the moment."""
         with self._state:
             self._processes.discard(process)
-        process.dispose()
+        self._stock.give_back(process)
 
     def finish(self, error: BaseException | None) -> None:
         """One thread ends, with the error that ended it."""
@@ -301,15 +305,15 @@ class _Worker:
         for _ in range(_START_ATTEMPTS):
             if self._process is None or not self._process.usable:
                 self._let_go()
-                self._process = self._run.launch()
+                self._process = self._run.hire()
             try:
-                self._process.wait_until_ready()
-                return self._process.work(path)
+                self._process.wait_until_ready(self._run.stopped)
+                return self._process.work(path, self._run.stopped)
             except ProcessGoneError as error:
                 last = error
         raise PoolError(f"a decode process ended {_START_ATTEMPTS} times before it took a file: {last}") from last
 
     def _let_go(self) -> None:
         if self._process is not None:
-            self._run.dispose(self._process)
+            self._run.dismiss(self._process)
             self._process = None

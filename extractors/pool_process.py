@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -54,13 +56,16 @@ class DecodeProcess:
     Args:
         order: Pickled task and options for :mod:`extractors.pool_worker`.
         limits: What one file may cost.
-        stopped: Whether the pool is being left.
+
+    Attributes:
+        order: The same.
     """
 
-    def __init__(self, order: bytes, limits: ProcessLimits, *, stopped: Callable[[], bool]) -> None:
+    def __init__(self, order: bytes, limits: ProcessLimits) -> None:
+        self.order = order
         self._limits = limits
-        self._stopped = stopped
         self._ready = False
+        self._spent = False
         self._base = 0
         self._memory = _shared_memory()
         self._log = _shared_memory()
@@ -77,19 +82,22 @@ class DecodeProcess:
                 env={**os.environ, **_ONE_THREAD, "PYTHONPATH": _search_path(), "CUDA_VISIBLE_DEVICES": ""},
             )
         self._connection = Connection(ours.detach())
-        self._order = order
 
     @property
     def usable(self) -> bool:
         """Whether it runs, and holds neither much memory nor a long log from the files it has done."""
         return (
-            self._process.poll() is None
+            not self._spent
+            and self._process.poll() is None
             and self._grown() <= self._limits.memory_bytes // 2
             and os.fstat(self._log).st_size < _LOG_BYTES
         )
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, stopped: Callable[[], bool]) -> None:
         """Wait until everything is imported.
+
+        Args:
+            stopped: Whether the pool is being left.
 
         Raises:
             ProcessGoneError: When it ends before that.
@@ -98,10 +106,10 @@ class DecodeProcess:
         if self._ready:
             return
         try:
-            self._connection.send_bytes(self._order)
+            self._connection.send_bytes(self.order)
             deadline = time.monotonic() + _START_SECONDS
             while not self._connection.poll(_TICK_SECONDS):
-                if self._stopped():
+                if stopped():
                     raise ProcessGoneError("the pool is being left")
                 if time.monotonic() > deadline:
                     self.kill()
@@ -114,8 +122,12 @@ class DecodeProcess:
         self._ready = True
         self._base = self._resident()
 
-    def work(self, path: str | os.PathLike[str]) -> Outcome:
+    def work(self, path: str | os.PathLike[str], stopped: Callable[[], bool]) -> Outcome:
         """Have one file done. Whatever happens to the process is the outcome of the file.
+
+        Args:
+            path: The file.
+            stopped: Whether the pool is being left.
 
         Raises:
             ProcessGoneError: When it had ended before it got the file, or the pool is being left.
@@ -126,7 +138,7 @@ class DecodeProcess:
             raise ProcessGoneError(self._end()) from error
         deadline = time.monotonic() + self._limits.deadline_seconds
         while not self._connection.poll(_TICK_SECONDS):
-            if self._stopped():
+            if stopped():
                 raise ProcessGoneError("the pool is being left")
             if time.monotonic() > deadline:
                 self.kill()
@@ -137,7 +149,7 @@ class DecodeProcess:
         try:
             return self._unpack(json.loads(self._connection.recv_bytes(_MESSAGE_BYTES)))
         except (EOFError, OSError) as error:
-            if self._stopped():
+            if stopped():
                 raise ProcessGoneError("the pool is being left") from error
             return "crashed", self._end()
         except (ValueError, KeyError, TypeError) as error:
@@ -146,6 +158,7 @@ class DecodeProcess:
 
     def kill(self) -> None:
         """End the process now; may be called from any thread."""
+        self._spent = True
         self._process.kill()
 
     def dispose(self) -> None:
@@ -174,9 +187,10 @@ class DecodeProcess:
         return values
 
     def _end(self) -> str:
-        """How the process ended, in words."""
+        """How the process ended, in words, now that its connection is closed."""
+        self._spent = True
         try:
-            code = self._process.wait(timeout=5.0)
+            code = self._process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
             self.kill()
             return "the decode process closed its connection"
@@ -200,6 +214,50 @@ class DecodeProcess:
             return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         except (OSError, IndexError):
             return 0
+
+
+class ProcessStock:
+    """Starts processes, and keeps those that have nothing to do for the next run of the same task.
+
+    All are started by one thread that lives as long as the stock: the system ends a child with the thread that started
+    it, not only with the process.
+    """
+
+    def __init__(self, limits: ProcessLimits, *, room: int) -> None:
+        self._limits = limits
+        self._room = room
+        self._idle: list[DecodeProcess] = []
+        self._lock = threading.Lock()
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="decode-pool")
+        self.keeps = False
+
+    def take(self, order: bytes) -> DecodeProcess:
+        """A process for this task; an idle one where there is one."""
+        with self._lock:
+            fitting = [process for process in self._idle if process.order == order]
+            kept = fitting[0] if fitting else None
+            dropped = [] if kept is not None else self._idle
+            self._idle = [process for process in self._idle if process is not kept and process not in dropped]
+        for process in dropped:
+            process.dispose()
+        return kept or self._starter.submit(DecodeProcess, order, self._limits).result()
+
+    def give_back(self, process: DecodeProcess) -> None:
+        """Keep an idle process, or end it where it is worn out or there is no room."""
+        with self._lock:
+            keep = self.keeps and process.usable and len(self._idle) < self._room
+            if keep:
+                self._idle.append(process)
+        if not keep:
+            process.dispose()
+
+    def close(self) -> None:
+        """End all idle processes, and keep none from now on."""
+        with self._lock:
+            self.keeps = False
+            idle, self._idle = self._idle, []
+        for process in idle:
+            process.dispose()
 
 
 def _shared_memory() -> int:

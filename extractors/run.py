@@ -57,6 +57,21 @@ def run_visual(
     return {lane.feature.name: lane.tally for lane in lanes}
 
 
+def announce(texts: Mapping[str, str], feature: Feature) -> None:
+    """Tell a text encoder of all that is to do, before it is done in several calls of :func:`run_text`.
+
+    For encoders that read a large file for the words that occur, such as GloVe: one pass instead of one per call.
+    Without work no model is loaded.
+
+    Args:
+        texts: Item id and text of all items.
+        feature: A feature over texts.
+    """
+    upcoming = [texts[ids[0]] for ids in feature.groups(list(texts)).values()]
+    if upcoming:
+        Lane(feature, []).load().announce(upcoming)
+
+
 def run_text(texts: Mapping[str, str], feature: Feature, *, progress: Progress | None = None) -> Tally:
     """Encode texts and write the shards.
 

@@ -101,9 +101,8 @@ class ImageSettings:
         """
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
             raise ValueError(f"frames: expected uint8 [n, h, w, 3], got {frames.dtype} {list(frames.shape)}")
-        if frames.shape[1:3] == self.transform.crop:
-            return frames
-        return self.transform(frames)
+        writeable = frames if frames.flags.writeable else frames.copy()  # torch warns about read-only memory
+        return writeable if frames.shape[1:3] == self.transform.crop else self.transform(writeable)
 
 
 def image_settings(name: str, folder: Path, *, resize: ResizeMode, square: bool, side: int) -> ImageSettings:

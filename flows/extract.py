@@ -59,7 +59,7 @@ def extract_dataset(
 
 
 def _encode(extraction: Extraction, group: Group, name: str, item_ids: list[str]) -> None:
-    """Encode some items as one task; the items are named by the closure, so nothing but counts passes through Prefect."""
+    """Encode some items as one task; the closure names the items, so only counts pass through Prefect."""
 
     @task(name="encode", task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
     def encode() -> dict[str, dict[str, int]]:

@@ -64,15 +64,6 @@ def load(root: str | os.PathLike[str] | None = None) -> Settings:
     )
 
 
-def shortvideo_credentials() -> tuple[str, str] | None:
-    """User and password of the Shortvideo site, from ``REELSTORE_SHORTVIDEO_AUTH=user:password``; never logged."""
-    value = os.environ.get("REELSTORE_SHORTVIDEO_AUTH")
-    if not value or ":" not in value:
-        return None
-    user, _, password = value.partition(":")
-    return user, password
-
-
 def resolve_device(device: str) -> str:
     """``auto`` becomes ``cuda`` where there is a usable device, else ``cpu``."""
     if device != "auto":

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import av
 import httpx
 import polars as pl
+from av.error import FFmpegError
 
 from datasets_spec.download import Transfer, default_client
 from datasets_spec.errors import ConfigConflictError, DownloadError, MissingSourceError
@@ -164,27 +165,21 @@ def _drop_mismatches(items: pl.DataFrame, bad_rows: list[BadRow]) -> tuple[pl.Da
     videos: list[str | None] = []
     mismatches: list[BadRow] = []
     for item_id, video, expected in items.select("item_id", "video", "duration").iter_rows():
-        actual = None if video is None or expected is None else _duration(video)
-        if (
-            actual is not None
-            and expected is not None
-            and abs(actual - expected) > max(DURATION_TOLERANCE, 0.05 * expected)
-        ):
-            detail = f"the table says {expected:.1f} s, the video lasts {actual:.1f} s: it is another item's"
+        detail = None if video is None or expected is None else _mismatch(video, expected)
+        if detail is not None:
             mismatches.append(BadRow(VIDEO.format(id=item_id), None, item_id, "duration_mismatch", detail))
-            video = None
-        videos.append(video)
+        videos.append(video if detail is None else None)
     if mismatches:
         _log.warning("%d of %d videos have another duration than the table says", len(mismatches), len(videos))
     return items.with_columns(pl.Series("video", videos, dtype=pl.String)), [*bad_rows, *mismatches]
 
 
 def _mismatch(path: str, expected: float) -> str | None:
-    """What is wrong with the length of a video; None when nothing is, or when it cannot be read (extraction says why)."""
+    """What is wrong with the length of a video; None when nothing is, or when its header cannot be read."""
     try:
         with av.open(path) as container:
             actual = None if container.duration is None else container.duration / av.time_base
-    except av.FFmpegError:
+    except FFmpegError:
         return None
     if actual is None or abs(actual - expected) <= max(DURATION_TOLERANCE, 0.05 * expected):
         return None

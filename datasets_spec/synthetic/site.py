@@ -100,7 +100,7 @@ def write_site(
         "seed": seed,
     }
     known = _read_marker(folder)
-    if known is not None and known["parameters"] == parameters:
+    if known is not None and known.get("parameters") == parameters:
         return _report(folder, known, written=False)
     if known is None and folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} exists and is not a site that this generator wrote: name an empty or a new folder")
@@ -218,7 +218,7 @@ def _move_into_place(building: Path, folder: Path) -> None:
 def _read_marker(folder: Path) -> dict[str, Any] | None:
     try:
         return json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, json.JSONDecodeError):
         return None
 
 

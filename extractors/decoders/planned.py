@@ -221,7 +221,7 @@ def _decode_runs(
             if fault is not None or any(frame.is_corrupt for frame in produced):
                 return None
             seen.update(frame.pts for frame in produced if frame.pts is not None)
-            frames.update((frame.pts, frame) for frame in produced if frame.pts in wanted and frame.pts is not None)
+            frames.update((frame.pts, frame) for frame in produced if frame.pts in wanted)
     return frames, seen, decoded
 
 

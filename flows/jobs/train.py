@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flows.config import ExperimentConfig, dump_toml, load_experiment
 from flows.errors import CallError
 from flows.jobs.prepare import open_prepared
-from flows.settings import REPOSITORY, Settings
+from flows.settings import REPOSITORY, Settings, resolve_device
 from models import registry
 from models.evaluation.record import EvaluationProtocol, RunRecord, SplitMetrics, StoreVersion
 
@@ -273,7 +274,12 @@ def _record(
         metrics={"valid": split_metrics(tables[0], cutoffs), "test": split_metrics(tables[1], cutoffs)},
         selected_epoch=result.best_epoch,
         timings={"fit": result.seconds, "evaluate": evaluation_seconds},
-        extra={"epochs": result.epochs, "steps": result.steps, "stopped_early": result.stopped_early},
+        extra={
+            "epochs": result.epochs,
+            "steps": result.steps,
+            "stopped_early": result.stopped_early,
+            "machine": machine(pinned.config.training["device"]),
+        },
     )
 
 
@@ -285,6 +291,16 @@ def split_metrics(ranks: RankTable, cutoffs: tuple[int, ...]) -> SplitMetrics:
 def _resolved(pinned: Pinned) -> dict[str, Any]:
     stores = {store.name.split("/")[-1]: store.version for store in pinned.stores}
     return pinned.config.model_copy(update={"stores": stores}).model_dump(mode="json")
+
+
+def machine(device: str) -> str:
+    """What computed: the accelerator, or the processor and its threads."""
+    import torch
+
+    name = resolve_device(device)
+    if name.startswith("cuda"):
+        return torch.cuda.get_device_name(name)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 def git_sha() -> str | None:

@@ -114,10 +114,10 @@ def metric_table(rows: Sequence[MetricRow], history: str) -> Table:
     """The table of one way to treat the history; the best mean of every column stands out."""
     shown = [row for row in rows if row.history == history]
     names = metric_names(rows)
-    best = {name: max((row.values[name] for row in shown if name in row.values), default=None) for name in names}
+    best = {name: max((_printed(row, name) for row in shown), default="") for name in names}
     cells: list[tuple[Cell, ...]] = []
     for row in shown:
-        figures = [_metric_cell(row, name, best=row.values.get(name) == best[name]) for name in names]
+        figures = [_metric_cell(row, name, best=_printed(row, name) == best[name]) for name in names]
         ratio = Cell("–", "number") if row.ratio is None else Cell(f"{row.ratio:.2f}×", "number")
         label = Cell(row.model, below="toy features" if row.toy else "")
         seeds = ", ".join(map(str, row.seeds))
@@ -134,11 +134,16 @@ def metric_table(rows: Sequence[MetricRow], history: str) -> Table:
     )
 
 
+def _printed(row: MetricRow, name: str) -> str:
+    """The figure as it stands in the table, so that equal figures stand out together."""
+    return f"{row.values[name]:.4f}" if name in row.values else ""
+
+
 def _metric_cell(row: MetricRow, name: str, *, best: bool) -> Cell:
     if name not in row.values:
         return real(None)
     spread = f"± {row.deviations[name]:.4f}" if name in row.deviations else ""
-    return Cell(f"{row.values[name]:.4f}", "best" if best else "number", below=spread)
+    return Cell(_printed(row, name), "best" if best else "number", below=spread)
 
 
 def comparison_table(groups: Sequence[Group]) -> tuple[Table | None, list[str]]:

@@ -163,7 +163,7 @@ class ContentDiffusion(nn.Module):
         super().__init__()
         self.gamma = config.gamma
         self.cv_tokens = config.cv_tokens
-        self.encoder = TemporalAttentionEncoder(config.frames, width, heads=config.heads)
+        self.encoder = TemporalAttentionEncoder(config.frames, width, heads=config.heads, dropout=config.dropout)
         self.unet = UNet1d(
             width,
             context_width=width,

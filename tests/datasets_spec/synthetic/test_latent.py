@@ -1,6 +1,7 @@
 """The walks: their shape, and what the last item says about the next one."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_content_of_the_last_item_beats_ids_and_ids_beat_popularity(seed):
     n_items = len(catalogue.topic)
     starts = np.flatnonzero(np.diff(walks.user, prepend=0))
     sequences = [s - 1 for s in np.split(walks.item, starts[1:]) if len(s) >= 5]
-    pairs = np.array([pair for s in sequences for pair in zip(s[:-2], s[1:-1], strict=True)])
+    pairs = np.array([pair for s in sequences for pair in pairwise(s[:-1])])
     last, target = np.array([(s[-2], s[-1]) for s in sequences]).T
     popularity = np.bincount(pairs[:, 1], minlength=n_items) / len(pairs)
 

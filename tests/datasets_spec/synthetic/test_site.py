@@ -60,14 +60,17 @@ def test_every_kind_of_damage_occurs_and_nothing_else_is_damaged(site):
         elif kind is None:
             assert outcome[item] == "whole"
         else:
-            assert outcome[item] in {
-                "truncated": {"unreadable"},
-                "empty": {"unreadable"},
-                "html": {"unreadable"},
-                "sound_only": {"no video"},
-                "cut_index_first": {"incomplete", "decode error"},
-                "flipped": {"decode error", "corrupt frames", "incomplete"},
-            }[kind], kind
+            assert (
+                outcome[item]
+                in {
+                    "truncated": {"unreadable"},
+                    "empty": {"unreadable"},
+                    "html": {"unreadable"},
+                    "sound_only": {"no video"},
+                    "cut_index_first": {"incomplete", "decode error"},
+                    "flipped": {"decode error", "corrupt frames", "incomplete"},
+                }[kind]
+            ), kind
 
 
 def _decode(path):
@@ -178,7 +181,7 @@ def test_an_interrupted_call_leaves_nothing(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(site_module, "encode_video", fail)
-    with pytest.raises(KeyboardInterrupt, match="^$"):
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
         write_site(tmp_path / "site", users=6, items=3)
     assert list(tmp_path.iterdir()) == []
 

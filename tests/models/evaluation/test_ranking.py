@@ -69,13 +69,10 @@ def test_hand_table_with_ties():
     target = torch.tensor([2, 3, 4, 1])
     seen = torch.tensor([[1, 1, 0], [3, 1, 2], [3, 0, 0], [2, 2, 4]])
     rank, masked, ties = count_ranks(torch.tensor(scores), target, seen)
-    assert rank.tolist() == [
-        2,
-        3,
-        2,
-        3,
-    ]  # better 1 and equal 3; all tied; NaN and 3 before it; NaN itself: last of four
-    assert masked.tolist() == [1, 1, 1, 1]  # without 1; without 1 and 2 (3 is the target); without 3; without 2 and 4
+    # One better and one equal; three equal; 3 is better and NaN counts as better; NaN itself: the last of four.
+    assert rank.tolist() == [2, 3, 2, 3]
+    # Taken out: 1; 1 and 2 (3 is the target, it stays); 3; 2 and 4.
+    assert masked.tolist() == [1, 1, 1, 1]
     assert ties.tolist() == [1, 3, 0, -1]
 
 

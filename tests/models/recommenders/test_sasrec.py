@@ -46,10 +46,13 @@ def test_the_score_is_the_softmax_of_the_loss():
 
 def test_the_order_of_the_history_matters():
     sasrec = model().eval()
+    with torch.no_grad():
+        for parameter in sasrec.parameters():  # N(0, 0.02) before training: attention is next to uniform
+            parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(parameter.numel()))
     first, second = (
         sasrec.score(batch([ids], [[1, 1, 1]]), generator=torch.Generator()) for ids in ([3, 1, 4], [1, 3, 4])
     )
-    assert (first - second)[:, 1:].abs().max() > 1e-4  # rounding is a thousand times smaller
+    assert (first - second)[:, 1:].abs().max() > 1e-3  # rounding of scores of this size is about 1e-7
 
 
 def test_padding_is_never_trained():
