@@ -310,6 +310,8 @@ class _Worker:
                 self._process.wait_until_ready(self._run.stopped)
                 return self._process.work(path, self._run.stopped)
             except ProcessGoneError as error:
+                if self._run.stopped():
+                    raise
                 last = error
         raise PoolError(f"a decode process ended {_START_ATTEMPTS} times before it took a file: {last}") from last
 

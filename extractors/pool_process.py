@@ -66,6 +66,7 @@ class DecodeProcess:
         self._limits = limits
         self._ready = False
         self._spent = False
+        self._busy = False
         self._base = 0
         self._memory = _shared_memory()
         self._log = _shared_memory()
@@ -85,9 +86,10 @@ class DecodeProcess:
 
     @property
     def usable(self) -> bool:
-        """Whether it runs, and holds neither much memory nor a long log from the files it has done."""
+        """Whether it runs and waits for a file, and holds neither much memory nor a long log from files it has done."""
         return (
             not self._spent
+            and not self._busy
             and self._process.poll() is None
             and self._grown() <= self._limits.memory_bytes // 2
             and os.fstat(self._log).st_size < _LOG_BYTES
@@ -132,6 +134,7 @@ class DecodeProcess:
         Raises:
             ProcessGoneError: When it had ended before it got the file, or the pool is being left.
         """
+        self._busy = True
         try:
             self._connection.send_bytes(os.fsencode(path))
         except OSError as error:
@@ -147,7 +150,7 @@ class DecodeProcess:
                 self.kill()
                 return "too_large", f"decoding took more than {self._limits.memory_bytes / (1 << 20):.0f} MiB of memory"
         try:
-            return self._unpack(json.loads(self._connection.recv_bytes(_MESSAGE_BYTES)))
+            outcome = self._unpack(json.loads(self._connection.recv_bytes(_MESSAGE_BYTES)))
         except (EOFError, OSError) as error:
             if stopped():
                 raise ProcessGoneError("the pool is being left") from error
@@ -155,6 +158,8 @@ class DecodeProcess:
         except (ValueError, KeyError, TypeError) as error:
             self.kill()
             return "crashed", f"the decode process sent no valid answer: {error}"
+        self._busy = False
+        return outcome
 
     def kill(self) -> None:
         """End the process now; may be called from any thread."""

@@ -104,29 +104,30 @@ def video_streams(container: InputContainer, path: Path) -> list[int]:
     return found
 
 
-def first_decodable(path: Path, read: Callable[[Path, int], FrameBatch]) -> FrameBatch:
+def first_decodable(path: Path, read: Callable[[InputContainer, int], FrameBatch]) -> FrameBatch:
     """Read the first video stream that gives frames.
 
     Args:
         path: The file.
-        read: Reads the stream of the given index; raises ``NothingDecodedError`` where it gives no frame at all.
+        read: Reads the stream of the given index from a container that was just opened; raises
+            ``NothingDecodedError`` where it gives no frame at all.
 
     Raises:
         FrameError: Why no stream gives the wanted frames.
     """
-    with opened(path) as container:
-        indices = video_streams(container, path)
-    first_failure: NothingDecodedError | None = None
-    for index in indices:
-        try:
-            return read(path, index)
-        except NothingDecodedError as error:
-            first_failure = first_failure or error
-    if first_failure is None:
-        raise AssertionError("video_streams returns at least one index")
+    failures: list[NothingDecodedError] = []
+    while True:
+        with opened(path) as container:
+            indices = video_streams(container, path)
+            try:
+                return read(container, indices[len(failures)])
+            except NothingDecodedError as error:
+                failures.append(error)
+        if len(failures) == len(indices):
+            break
     if has_encrypted_video(path):
-        raise FrameError("encrypted", f"the video track of {path.name} is encrypted") from first_failure
-    raise FrameError(first_failure.reason, first_failure.detail) from first_failure
+        raise FrameError("encrypted", f"the video track of {path.name} is encrypted") from failures[0]
+    raise FrameError(failures[0].reason, failures[0].detail) from failures[0]
 
 
 def prepare_stream(container: InputContainer, index: int) -> VideoStream:

@@ -13,7 +13,6 @@ highest temporal sub-layer (in a lower one, pictures of higher sub-layers may st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 _HEVC_NON_REFERENCE = frozenset(range(0, 16, 2))
@@ -46,6 +45,7 @@ class NalReader:
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
         self._hevc = codec == "hevc"
+        self._alone: dict[bytes, PacketNotes] = {}
         self._length_size = 0
         position = 21 if self._hevc else 4
         if extradata is not None and len(extradata) > position and extradata[0] == 1:
@@ -53,28 +53,40 @@ class NalReader:
 
     def read(self, packet: bytes) -> PacketNotes:
         """Read the headers of one packet."""
-        units = list(self._units(packet))
-        return _read_hevc(packet, units) if self._hevc else _read_h264(packet, units)
+        units = self._units(packet)
+        if len(units) != 1:
+            return _read_hevc(packet, units) if self._hevc else _read_h264(packet, units)
+        # most packets are one picture in one unit, of which there are few kinds
+        start = units[0][0]
+        header = packet[start : start + 2] if self._hevc else packet[start : start + 1]
+        notes = self._alone.get(header)
+        if notes is None:
+            notes = _read_hevc(packet, units) if self._hevc else _read_h264(packet, units)
+            if not notes.parameter_sets:
+                self._alone[header] = notes
+        return notes
 
-    def _units(self, packet: bytes) -> Iterator[tuple[int, int]]:
+    def _units(self, packet: bytes) -> list[tuple[int, int]]:
         """Start and end of every NAL unit."""
+        units: list[tuple[int, int]] = []
         if self._length_size:
             position, size = 0, self._length_size
             while position + size < len(packet):
                 start = position + size
                 end = start + int.from_bytes(packet[position:start], "big")
                 if end > len(packet) or end == start:
-                    return
-                yield start, end
+                    break
+                units.append((start, end))
                 position = end
-            return
+            return units
         start = packet.find(b"\0\0\1")
         while start >= 0:
             following = packet.find(b"\0\0\1", start + 3)
             end = following if following >= 0 else len(packet)
             if end > start + 3:
-                yield start + 3, end
+                units.append((start + 3, end))
             start = following
+        return units
 
 
 def _read_h264(packet: bytes, units: list[tuple[int, int]]) -> PacketNotes:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -73,10 +74,29 @@ class _Scan:
     kept: list[VideoPacket] | None = field(default_factory=list[VideoPacket])
     problem: str | None = None
 
-    def require(self, condition: bool, problem: str) -> None:  # noqa: FBT001 (reads as a sentence at each call)
-        """Note the first reason why this stream cannot be planned."""
-        if not condition and self.problem is None:
-            self.problem = problem
+    def add(self, packet: VideoPacket, pts: int, *, entry: bool, keep: bool) -> None:
+        """Note the next packet; ``keep`` says whether all up to this one are still worth their memory."""
+        if entry:
+            self.entries.append(len(self.pts))
+        self.pts.append(pts)
+        self.duration.append(packet.duration)
+        self.shown.append(not packet.is_discard)
+        if not keep:
+            self.kept = None
+        elif self.kept is not None:
+            self.kept.append(packet)
+
+    def finish(self, *, truncated: bool) -> None:
+        """Note the first reason why the whole stream cannot be planned, if there is one."""
+        shown = [pts for pts, shown in zip(self.pts, self.shown, strict=True) if shown]
+        hurdles = {
+            "the file ends early": truncated,
+            "no packet is shown": not shown,
+            "a timestamp occurs twice": len(set(self.pts)) < len(self.pts),
+            "the first packet is no entry point": self.entries[:1] != [0],
+            "pictures lead the first keyframe": bool(shown) and min(shown) < self.pts[0],
+        }
+        self.problem = next((problem for problem, met in hurdles.items() if met), None)
 
 
 def read(path: Path, *, n: int, fps: float) -> FrameBatch:
@@ -94,60 +114,59 @@ def read(path: Path, *, n: int, fps: float) -> FrameBatch:
         FrameError: Why there are none.
         SamplingError: When ``n`` or ``fps`` cannot be sampled.
     """
-    return first_decodable(path, lambda file, index: _read_stream(file, index, n=n, fps=fps))
 
-
-def _read_stream(path: Path, index: int, *, n: int, fps: float) -> FrameBatch:
-    with opened(path) as container:
+    def read_stream(container: InputContainer, index: int) -> FrameBatch:
         stream = prepare_stream(container, index)
-        # AVI counts packets in decoding order: its times belong to other frames as soon as these are reordered.
-        reordered = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
-        scan = _scan(stream, PacketReader(container, stream))
-        scan.require(not reordered, "the container has no display times")
-        if scan.problem is None:
-            batch = _climb(path, stream, scan, n=n, fps=fps)
-            if batch is not None:
-                return batch
-    logger.debug("%s is decoded whole: %s", path, scan.problem or "its planned frames did not come out clean")
-    return sequential.read_stream(path, index, n=n, fps=fps, decoder="planned:sequential")
+        scan = _scan(container, stream)
+        batch = _climb(path, stream, scan, n=n, fps=fps) if scan.problem is None else None
+        if batch is not None:
+            return batch
+        logger.debug("%s is decoded whole: %s", path, scan.problem or "its planned frames did not come out clean")
+        with opened(path) as fresh:
+            return sequential.sample_stream(path, fresh, index, n=n, fps=fps, decoder="planned:sequential")
+
+    return first_decodable(path, read_stream)
 
 
-def _scan(stream: VideoStream, reader: PacketReader) -> _Scan:
+def _scan(container: InputContainer, stream: VideoStream) -> _Scan:
     """Read all packets of a stream; stops where one shows that the stream cannot be planned."""
     context = stream.codec_context
     scan = _Scan(codec_name(stream), time_base_of(stream))
-    scan.require(scan.codec in _PLANNABLE, f"codec {scan.codec}")
+    scan.problem = _unfit(container, stream)
+    reader = PacketReader(container, stream)
     headers = NalReader(scan.codec, context.extradata) if scan.codec in ("h264", "hevc") else None
     sets = _ParameterSets(context.extradata or b"")
     spare: dict[int, int] = {}
     size = highest = 0
-    for position, packet in enumerate(reader):
-        scan.require(packet.pts is not None, "a packet without a timestamp")
-        entry = packet.is_keyframe
+    for position, packet in enumerate(() if scan.problem else reader):
+        pts, entry = packet.pts, packet.is_keyframe
+        if pts is None:
+            scan.problem = "a packet without a timestamp"
+            return scan
         if headers is not None:
             notes = headers.read(bytes(packet))
             entry, highest = notes.entry, max(highest, notes.layer)
-            scan.require(sets.known(notes, first=position == 0), "parameter sets change within the stream")
             if not notes.reference:
                 spare[position] = notes.layer
-        if scan.problem is not None or packet.pts is None:
-            return scan
-        scan.pts.append(packet.pts)
-        scan.duration.append(packet.duration)
-        scan.shown.append(not packet.is_discard)
-        scan.entries.extend([position] if entry else [])
+            if notes.parameter_sets and not sets.known(notes, first=position == 0):
+                scan.problem = "parameter sets change within the stream"
+                return scan
         size += packet.size
-        if scan.kept is not None:
-            scan.kept.append(packet)
-            scan.kept = scan.kept if size <= KEEP_BYTES else None
+        scan.add(packet, pts, entry=entry, keep=size <= KEEP_BYTES)
     scan.spare = {position for position, layer in spare.items() if layer == highest}
-    scan.require(not reader.truncated, "the file ends early")
-    scan.require(any(scan.shown), "no packet is shown")
-    scan.require(len(set(scan.pts)) == len(scan.pts), "a timestamp occurs twice")
-    scan.require(scan.entries[:1] == [0], "the first packet is no entry point")
-    early = (pts < scan.pts[0] for pts, shown in zip(scan.pts, scan.shown, strict=True) if shown)
-    scan.require(not any(early), "pictures lead the first keyframe")
+    if scan.problem is None:
+        scan.finish(truncated=reader.truncated)
     return scan
+
+
+def _unfit(container: InputContainer, stream: VideoStream) -> str | None:
+    """Why the packets of a stream do not tell enough to plan, as far as its headers say."""
+    if codec_name(stream) not in _PLANNABLE:
+        return f"codec {codec_name(stream)}"
+    # AVI counts packets in decoding order: its times belong to other frames as soon as these are reordered.
+    if container.format.name == "avi" and stream.codec_context.has_b_frames:
+        return "the container has no display times"
+    return None
 
 
 class _ParameterSets:

@@ -16,6 +16,7 @@ from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 
+from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from extractors.decoders.batch import FrameBatch
@@ -51,17 +52,21 @@ def read(path: Path, *, n: int, fps: float) -> FrameBatch:
         FrameError: Why there are none.
         SamplingError: When ``n`` or ``fps`` cannot be sampled.
     """
-    return first_decodable(path, lambda file, index: read_stream(file, index, n=n, fps=fps))
+
+    def read_stream(container: InputContainer, index: int) -> FrameBatch:
+        return sample_stream(path, container, index, n=n, fps=fps, decoder="sequential")
+
+    return first_decodable(path, read_stream)
 
 
-def read_stream(path: Path, index: int, *, n: int, fps: float, decoder: str = "sequential") -> FrameBatch:
-    """Sample one stream of a video by decoding all of it; ``decoder`` is the name to record.
+def sample_stream(path: Path, container: InputContainer, index: int, *, n: int, fps: float, decoder: str) -> FrameBatch:
+    """Sample one stream of a video that was just opened by decoding all of it; ``decoder`` is the name to record.
 
     Raises:
         FrameError: Why there are no frames.
         SamplingError: When ``n`` or ``fps`` cannot be sampled.
     """
-    survey = _survey(path, index)
+    survey = _survey(container, index)
     stamps, time_base = survey.stamps()
     order = sorted(range(len(stamps)), key=stamps.__getitem__)
     times = [stamps[ordinal] for ordinal in order]
@@ -181,21 +186,20 @@ class _Survey:
         return 0
 
 
-def _survey(path: Path, index: int) -> _Survey:
+def _survey(container: InputContainer, index: int) -> _Survey:
     """Decode all of one stream and note what comes out.
 
     Raises:
         NothingDecodedError: When not one frame does.
     """
-    with opened(path) as container:
-        stream = prepare_stream(container, index)
-        rate = stream.guessed_rate or stream.average_rate or Fraction(25)
-        survey = _Survey(codec_name(stream), container.format.name == "avi", rate, time_base_of(stream))
-        reader = PacketReader(container, stream)
-        place: dict[int, int] = {}
-        for frames, fault in decode(stream, survey.watched(reader, place)):
-            survey.note(frames, fault, place)
-        survey.truncated = reader.truncated
+    stream = prepare_stream(container, index)
+    rate = stream.guessed_rate or stream.average_rate or Fraction(25)
+    survey = _Survey(codec_name(stream), container.format.name == "avi", rate, time_base_of(stream))
+    reader = PacketReader(container, stream)
+    place: dict[int, int] = {}
+    for frames, fault in decode(stream, survey.watched(reader, place)):
+        survey.note(frames, fault, place)
+    survey.truncated = reader.truncated
     if survey.shown:
         return survey
     total = len(survey.packets)

@@ -19,6 +19,7 @@ from extractors.extract import (
     ExtractReport,
     Feature,
     Tally,
+    announce,
     chunks,
     commit_feature,
     hash_media,
@@ -126,6 +127,7 @@ class Extraction:
         self.config = parse_strict(ExtractConfig, own, where="extract")
         self._device = resolve_device(self.config.device if "device" in own else settings.device)
         self._pool: DecodePool | None = None
+        self._announced: set[str] = set()
         self._stack = contextlib.ExitStack()
         self._known: dict[str, tuple[Contents, dict[str, Any]]] = {}
         self.groups = self._grouped([self._open(name, per_encoder.get(name, {})) for name in chosen])
@@ -145,6 +147,7 @@ class Extraction:
             What became of them, by feature; also added to the group's tallies.
         """
         if group.kind == "text":
+            self._announce(group)
             texts = {item_id: group.texts[item_id] for item_id in item_ids}
             done = {feature.name: run_text(texts, feature, progress=self._progress) for feature in group.features}
         else:
@@ -166,6 +169,13 @@ class Extraction:
             )
             for feature in group.features
         ]
+
+    def _announce(self, group: Group) -> None:
+        """Tell text encoders once of all texts to come, so that a table of word vectors is read in one pass."""
+        if group.label not in self._announced:
+            self._announced.add(group.label)
+            for feature in group.features:
+                announce(group.texts, feature)
 
     def _applicable(self) -> tuple[str, ...]:
         """Encoders whose media the dataset has, by their default settings."""

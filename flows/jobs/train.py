@@ -173,9 +173,8 @@ def load_run(settings: Settings, run_id: str) -> tuple[RunRecord, PreparedDatase
         RecordError: When there is no finished run of that name.
         CallError: When the dataset was prepared anew since.
     """
-    from models.evaluation.ranking import as_module
     from models.sequences.dataset import SequenceData
-    from models.training.checkpoint import load_weights
+    from models.training.loop import load_best
 
     record = RunRecord.read(settings.runs / run_id)
     prepared = open_prepared(settings, record.dataset)
@@ -189,7 +188,7 @@ def load_run(settings: Settings, run_id: str) -> tuple[RunRecord, PreparedDatase
     )
     pinned, snapshots = pin(settings, config, prepared)
     model = build_model(pinned, prepared, snapshots)
-    load_weights(settings.runs / run_id / "checkpoints" / "best", as_module(model))
+    load_best(settings.runs / run_id, model)
     return record, prepared, model, SequenceData.from_prepared(prepared)
 
 
