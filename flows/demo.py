@@ -45,8 +45,13 @@ def run_demo(settings: Settings, *, port: int) -> Outcome:
     with running_server(home, port=port) as url:
         _say(f"Prefect server at {url.removesuffix('/api')} (SQLite in {home})")
         _deploy(home, url)
-        parameters = {"dataset": DATASET, "checkpoint": "tiny", "repeats": REPEATS}
-        worker_environment = {"REELSTORE_ROOT": str(settings.root)}
+        parameters = {
+            "dataset": DATASET,
+            "checkpoint": "tiny",
+            "repeats": REPEATS,
+            "train_workers": min(4, os.cpu_count() or 1),
+        }
+        worker_environment = {"REELSTORE_ROOT": str(settings.root), "REELSTORE_CONFIGS": str(settings.configs)}
         with running_worker(home, url, extra=worker_environment):
             _say("worker started; running the deployment pipeline/pipeline")
             run = asyncio.run(_run_deployment(home, url, parameters))

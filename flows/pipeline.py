@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ProcessPoolTaskRunner
 from pydantic import Field
 
 from flows import settings as settings_module
@@ -20,7 +21,7 @@ from flows.train import train
 Repeats = dict[str, Annotated[int, Field(ge=1, le=100)]]
 
 
-@task(name="train", cache_policy=NO_CACHE)
+@task(name="train", task_run_name="{experiment} seed {seed}", cache_policy=NO_CACHE)
 def train_task(experiment: str, seed: int) -> dict[str, Any]:
     """Train one experiment with one seed."""
     return train(experiment, {"seed": seed})
@@ -36,6 +37,20 @@ def report_task() -> str:
     return str(out)
 
 
+@flow(name="train-all")
+def train_all_flow(wanted: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    """Train several experiments in the processes of the flow's task runner."""
+    return [future.result() for future in [train_task.submit(name, seed) for name, seed in wanted]]
+
+
+def train_all(wanted: list[tuple[str, int]], *, workers: int) -> list[dict[str, Any]]:
+    """Train ``(experiment, seed)`` pairs, ``workers`` at a time."""
+    if workers == 1:
+        return [train_task(name, seed) for name, seed in wanted]
+    runner = ProcessPoolTaskRunner(max_workers=workers)
+    return train_all_flow.with_options(task_runner=runner)(wanted)  # pyright: ignore[reportArgumentType]
+
+
 @flow(name="pipeline")
 def pipeline(
     dataset: str = "synthetic",
@@ -44,6 +59,7 @@ def pipeline(
     features: list[str] | None = None,
     experiments: list[str] | None = None,
     repeats: Repeats | None = None,
+    train_workers: Annotated[int, Field(ge=1, le=64)] = 1,
 ) -> dict[str, Any]:
     """Prepare a dataset, bring its stores up to date, train, and write the report.
 
@@ -54,11 +70,14 @@ def pipeline(
         features: Encoders to run; None for all that the dataset has media for.
         experiments: Names of files in ``configs/experiments``; None for all of this dataset.
         repeats: Number of seeds (0, 1, …) by experiment; 1 where it is not named.
+        train_workers: Trainings at the same time, each in a process of its own; more than 1 is for models that are
+            smaller than the machine.
     """
     prepared = prepare_dataset(dataset, source=source)
     extracted = extract_dataset(dataset, features=features, options={"checkpoint": checkpoint} if checkpoint else {})
     names = experiments if experiments is not None else experiments_of(dataset)
-    runs = [train_task(name, seed) for name in names for seed in range((repeats or {}).get(name, 1))]
+    wanted = [(name, seed) for name in names for seed in range((repeats or {}).get(name, 1))]
+    runs = train_all(wanted, workers=train_workers)
     report = report_task()
     summary = {"prepared": prepared, "extracted": extracted, "runs": runs, "report": report}
     write_summary(settings_module.load(), dataset, summary)

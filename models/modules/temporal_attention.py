@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.modules.initialise import fan_in_linear
 from models.modules.position import LearnedPositions
 from models.modules.transformer import TransformerEncoder
 
@@ -23,6 +24,7 @@ class TemporalAttentionEncoder(nn.Module):
         super().__init__()
         self.positions = LearnedPositions(frames, d)
         self.transformer = TransformerEncoder(d, layers, heads=heads, inner=2 * d, dropout=dropout, norm_first=True)
+        fan_in_linear(self.transformer)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Contextualise float ``[b, f, d]``; same shape."""

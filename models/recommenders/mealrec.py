@@ -43,6 +43,7 @@ from models.diffusion.schedules import ScheduleName
 from models.errors import MissingFeatureError
 from models.interface import FeatureTables, LossTerms, TopK
 from models.modules.feature_table import FeatureTable
+from models.modules.initialise import fan_in_linear
 from models.modules.item_embedding import ItemEmbedding
 from models.modules.losses import full_softmax_loss
 from models.modules.retrieval import score_all, top_k
@@ -72,7 +73,7 @@ class Config(StrictModel):
     inner: int = Field(default=256, ge=1)  # RecBole's SASRec
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)  # RecBole's SASRec
     gamma: float = Field(default=0.9, gt=0.0)  # [P] eq. 7
-    steps: int = Field(default=20, ge=2)  # [G] T of both processes
+    steps: int = Field(default=5, ge=2)  # [G] T of both processes; more applies g to its own output more often
     schedule: ScheduleName = "linear"  # DDPM's, not rescaled
     lambda_t: float = Field(default=0.1, ge=0.0)  # [G] eq. 16
     lambda_n: float = Field(default=0.1, ge=0.0)  # [G] eq. 16
@@ -116,7 +117,8 @@ class BlindDenoiser(nn.Module):
         self.text = nn.Linear(text, d)
         self.kinds = nn.Parameter(torch.empty(3, d).normal_(std=0.02))  # preference, frame, text
         self.dropout = nn.Dropout(dropout)
-        self.transformer = TransformerEncoder(d, 1, heads=heads, inner=inner, dropout=dropout)
+        self.transformer = TransformerEncoder(d, 1, heads=heads, inner=inner, dropout=dropout, norm_first=True)
+        fan_in_linear(self.transformer)
 
     def forward(self, x_t: Tensor, frames: Tensor, text: Tensor) -> Tensor:
         """Estimate x_0.
