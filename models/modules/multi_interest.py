@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.modules.position import LearnedPositions
-from models.modules.sequence_encoder import last_state
 from models.modules.transformer import init_linear
 
 
@@ -21,19 +19,31 @@ class SelfAttentiveInterests(nn.Module):
     """``A = softmax_l(W2 tanh(W1 (H + P)))``, ``g = A^T H`` (DimeRec eq. 16-17, ComiRec-SA).
 
     The softmax runs over the sequence, as in ComiRec; the paper does not name the axis. Values are the item vectors
-    without positions.
+    without positions. Positions count from the newest item back, so that attention can find it in histories of any
+    length; ComiRec counts from the oldest.
     """
 
     def __init__(self, d: int, interests: int, *, max_length: int) -> None:
         """Build the two layers (d -> 4 d -> k) and the positions."""
         super().__init__()
-        self.positions = LearnedPositions(max_length, d)
+        self.age = nn.Embedding(max_length, d)
+        nn.init.normal_(self.age.weight, std=0.02)
         self.hidden = nn.Linear(d, 4 * d)
-        self.out = nn.Linear(4 * d, interests)
+        self.out = nn.Linear(4 * d, interests, bias=False)  # the softmax over the sequence ignores a shift
 
     def weights(self, items: Tensor, mask: Tensor) -> Tensor:
-        """A, float ``[b, l, k]``: sums to 1 over the real positions, 0 on padding (and for an empty history)."""
-        logits = self.out(torch.tanh(self.hidden(self.positions(items))))
+        """A, float ``[b, l, k]``: sums to 1 over the real positions, 0 on padding (and for an empty history).
+
+        Raises:
+            ValueError: When the sequence is longer than the table of positions.
+        """
+        longest = self.age.num_embeddings
+        if items.shape[1] > longest:
+            raise ValueError(
+                f"the model was built for sequences of at most {longest} items, got {items.shape[1]}; "
+                f"raise the model's max_length or lower the training's"
+            )
+        logits = self.out(torch.tanh(self.hidden(items + self.age(ages(mask)))))
         return masked_softmax(logits, mask.unsqueeze(-1), dim=1)
 
     def forward(self, items: Tensor, mask: Tensor) -> Tensor:
@@ -102,18 +112,9 @@ class RecentItems(nn.Module):
         return picked * (index >= 0).unsqueeze(-1)
 
 
-class LastState(nn.Module):
-    """A sequence encoder read at the last item: one interest (the SASRec row of DimeRec's Table 3)."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        """Wrap an encoder with ``encode(items [b, l, d], mask [b, l]) -> [b, l, d]``."""
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, items: Tensor, mask: Tensor) -> Tensor:
-        """``[b, l, d]`` -> ``[b, 1, d]``."""
-        hidden = self.encoder.encode(items, mask)  # pyright: ignore[reportCallIssue]
-        return last_state(hidden, (mask.sum(dim=1) - 1).clamp(min=0)).unsqueeze(1)
+def ages(mask: Tensor) -> Tensor:
+    """Items since each position, int64 ``[b, l]``: 0 at the newest item (and on padding)."""
+    return (mask.sum(dim=1, keepdim=True) - 1 - torch.arange(mask.shape[1], device=mask.device)).clamp(min=0)
 
 
 def nearest_interest(interests: Tensor, target: Tensor) -> Tensor:

@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from models.modules.attention import MultiHeadAttention
 from models.modules.timestep import TimestepEmbedding
 
-GROUPS = 8
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """At most 8 groups of at least 4 channels: a group of one would take the step, added per channel, away again."""
+    return nn.GroupNorm(min(8, channels // 4), channels)
 
 
 class ConvBlock(nn.Module):
@@ -23,8 +26,8 @@ class ConvBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, step: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.GroupNorm(GROUPS, inputs), nn.SiLU(), nn.Conv1d(inputs, outputs, 3, padding=1))
-        self.second = nn.Sequential(nn.GroupNorm(GROUPS, outputs), nn.SiLU(), nn.Conv1d(outputs, outputs, 3, padding=1))
+        self.first = nn.Sequential(group_norm(inputs), nn.SiLU(), nn.Conv1d(inputs, outputs, 3, padding=1))
+        self.second = nn.Sequential(group_norm(outputs), nn.SiLU(), nn.Conv1d(outputs, outputs, 3, padding=1))
         self.step = nn.Linear(step, outputs)
         self.residual = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
@@ -79,7 +82,7 @@ class UNet1d(nn.Module):
         self.up = nn.ModuleList(ConvBlock(2 * channels, channels, step=channels) for _ in range(2))
         last = nn.Conv1d(channels, width, 3, padding=1)
         nn.init.normal_(last.weight, std=0.02)
-        self.leave = nn.Sequential(nn.GroupNorm(GROUPS, channels), nn.SiLU(), last)
+        self.leave = nn.Sequential(group_norm(channels), nn.SiLU(), last)
 
     def forward(self, frames: Tensor, t: Tensor, context: Tensor, *, context_mask: Tensor | None = None) -> Tensor:
         """Denoise.

@@ -46,7 +46,6 @@ from models.modules.item_embedding import ItemEmbedding
 from models.modules.losses import sampled_softmax_loss
 from models.modules.multi_interest import (
     DynamicRouting,
-    LastState,
     MlpInterests,
     RecentItems,
     SelfAttentiveInterests,
@@ -69,7 +68,10 @@ class Config(StrictModel):
     d: int = Field(default=64, ge=2)  # [P]
     gem: Literal["sa", "dr", "sasrec", "mlp", "rule"] = "sa"  # [P] sa; the others: Table 3 and eq. 15
     interests: int = Field(default=4, ge=1)  # [P] K; sasrec always gives one
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # ours, on the history's item vectors
+    encoder: Literal["items", "transformer"] = "transformer"  # F of eq. 15-16; items is ComiRec's
+    heads: int = Field(default=2, ge=1)  # of the transformer: SASRec's sizes
+    inner: int = Field(default=256, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # ours, in the transformer
     embedding_std: float = Field(default=0.1, gt=0.0)  # ours
     negatives: int = Field(default=10, ge=1)  # [P]
     hidden: int = Field(default=256, ge=1)  # 4 d, as in the attention of eq. 16
@@ -89,6 +91,13 @@ class Config(StrictModel):
     serve: Literal["diffusion", "interests"] = "diffusion"  # interests: ComiRec's max over k
     infer_steps: int | None = Field(default=None, ge=1)  # Fig. 5: read the state after so many reverse steps
 
+    @field_validator("encoder")
+    @classmethod
+    def _sasrec_is_a_transformer(cls, encoder: str, info: ValidationInfo) -> str:
+        if info.data.get("gem") == "sasrec" and encoder != "transformer":
+            raise ValueError("gem='sasrec' reads the last state of a transformer: set encoder='transformer'")
+        return encoder
+
     @field_validator("use_ssm")
     @classmethod
     def _something_to_learn(cls, use_ssm: object, info: ValidationInfo) -> object:
@@ -102,6 +111,19 @@ class Config(StrictModel):
         if infer_steps is not None and infer_steps > info.data.get("steps", infer_steps):
             raise ValueError(f"expected at most steps={info.data['steps']}")
         return infer_steps
+
+
+class ItemEncoder(nn.Module):
+    """F as a table: ComiRec's reading."""
+
+    def __init__(self, items: ItemEmbedding) -> None:
+        """Look up in ``items``."""
+        super().__init__()
+        self.items = items
+
+    def forward(self, item_ids: Tensor, mask: Tensor) -> Tensor:
+        """Vectors ``[b, l, d]`` of the items."""
+        return self.items(item_ids) * mask.unsqueeze(-1)
 
 
 class DenoisingMlp(nn.Module):
@@ -121,20 +143,21 @@ class DenoisingMlp(nn.Module):
 class DimeRec(nn.Module):
     """The recommender; parts come from :func:`build`."""
 
-    def __init__(self, config: Config, *, items: ItemEmbedding, guidance: nn.Module) -> None:
+    def __init__(self, config: Config, *, items: ItemEmbedding, encoder: nn.Module, guidance: nn.Module) -> None:
         """Assemble.
 
         Args:
             config: Switches and sizes.
             items: The item table.
-            guidance: Maps item vectors ``[b, l, d]`` and mask ``[b, l]`` to interests ``[b, k, d]``.
+            encoder: F, maps item ids ``[b, l]`` and mask ``[b, l]`` to vectors ``[b, l, d]``.
+            guidance: Maps these vectors and the mask to interests ``[b, k, d]``.
         """
         super().__init__()
         self.config = config
         self.n_items = items.n_items
         self.causal = False
         self.items = items
-        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = encoder
         self.guidance = guidance
         self.schedule = NoiseSchedule.named(config.schedule, config.steps)
         interests = 1 if config.gem == "sasrec" else config.interests
@@ -173,7 +196,13 @@ class DimeRec(nn.Module):
 
     def interests(self, batch: SequenceBatch) -> Tensor:
         """g^u, float ``[b, k, d]`` (eq. 15-17)."""
-        return self.guidance(self.dropout(self.items(batch.item_ids)), batch.mask)
+        length = batch.item_ids.shape[1]
+        if length > self.config.max_length:
+            raise ValueError(
+                f"the model was built for sequences of at most {self.config.max_length} items, got {length}; "
+                f"raise the model's max_length or lower the training's"
+            )
+        return self.guidance(self.encoder(batch.item_ids, batch.mask), batch.mask)
 
     def user_vectors(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """e_u, float ``[b, d]``: Algorithm 2, stopped after ``infer_steps`` when that is set."""
@@ -217,10 +246,15 @@ def build(config: Config, *, n_items: int, features: FeatureTables) -> DimeRec:
     """Make the item table and the guidance extractor, and assemble."""
     del features
     items = ItemEmbedding(n_items, config.d, std=config.embedding_std)
-    return DimeRec(config, items=items, guidance=_guidance(config, items))
+    encoder = (
+        SequenceEncoder(items, config.max_length, heads=config.heads, inner=config.inner, dropout=config.dropout)
+        if config.encoder == "transformer"
+        else ItemEncoder(items)
+    )
+    return DimeRec(config, items=items, encoder=encoder, guidance=_guidance(config))
 
 
-def _guidance(config: Config, items: ItemEmbedding) -> nn.Module:
+def _guidance(config: Config) -> nn.Module:
     match config.gem:
         case "sa":
             return SelfAttentiveInterests(config.d, config.interests, max_length=config.max_length)
@@ -231,4 +265,4 @@ def _guidance(config: Config, items: ItemEmbedding) -> nn.Module:
         case "rule":
             return RecentItems(config.interests)
         case "sasrec":
-            return LastState(SequenceEncoder(items, config.max_length))
+            return RecentItems(1)

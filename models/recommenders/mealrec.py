@@ -56,6 +56,18 @@ from models.sequences.batch import SequenceBatch
 #: Temperature of the cosine score (TedRec's, the backbone that scores by cosine).
 COSINE_TEMPERATURE = 0.07
 
+CONTRACT_EXCEPTIONS = {
+    f"gradient:content.unet.attend.{level}.{name}": "softmax over the single key c_v ignores queries and keys"
+    for level in range(3)
+    for name in (
+        "norm.weight",
+        "norm.bias",
+        "attention.query.weight",
+        "attention.query.bias",
+        "attention.key.weight",
+    )
+}
+
 
 class Config(StrictModel):
     """Values printed in the paper are marked [P]; grid values [G]; the rest is ours, with its source."""
@@ -330,7 +342,8 @@ def build(config: Config, *, n_items: int, features: FeatureTables) -> MealRec:
     """Make the parts and assemble them.
 
     Raises:
-        MissingFeatureError: When the frame table does not hold ``config.frames`` vectors per item.
+        MissingFeatureError: When the frame table does not hold ``config.frames`` vectors per item, or when the
+            global vectors differ from them in width.
     """
     backbone = SequenceEncoder(
         ItemEmbedding(n_items, config.d),
@@ -346,7 +359,7 @@ def build(config: Config, *, n_items: int, features: FeatureTables) -> MealRec:
         "text": FeatureTable(features[config.text_table]),
     }
     if config.use_tcd:
-        tables["video"] = FeatureTable(features[config.video_table], noise_std=std)
+        tables["video"] = FeatureTable(_global_vectors(config, features), noise_std=std)
     return MealRec(config, backbone=backbone, tables=tables)
 
 
@@ -359,3 +372,13 @@ def _central_frames(config: Config, features: FeatureTables) -> Tensor:
         )
     first = (table.shape[1] - config.frames) // 2
     return table[:, first : first + config.frames]
+
+
+def _global_vectors(config: Config, features: FeatureTables) -> Tensor:
+    table, width = features[config.video_table], features[config.frames_table].shape[-1]
+    if table.ndim != 2 or table.shape[1] != width:
+        raise MissingFeatureError(
+            f"feature table {config.video_table!r}: expected [items, {width}], as wide as {config.frames_table!r}, "
+            f"got {list(table.shape)}; take both from one encoder"
+        )
+    return table
