@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING if options.json else logging.INFO, format="%(levelname)s %(message)s"
     )
@@ -49,6 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     sys.stdout.write((json.dumps(outcome.payload, default=str) if options.json else outcome.text).rstrip("\n") + "\n")
     return outcome.code
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; ``key=value`` may stand before and after options, which argparse alone does not take."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    pairs = [word for word in rest if "=" in word and not word.startswith("-")]
+    unknown = [word for word in rest if word not in pairs]
+    if unknown or (pairs and not hasattr(options, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(unknown or pairs)}")
+    if pairs:
+        options.overrides = [*options.overrides, *pairs]
+    return options
 
 
 def _run(options: argparse.Namespace) -> Outcome:

@@ -48,7 +48,7 @@ class SequenceDenoiser(nn.Module):
             dropout: On the input, the attention weights and the sublayers.
             inject: See :data:`Inject`.
             delta: Mean and deviation of lambda.
-            max_length: Adds learned positions up to this length; None adds none.
+            max_length: Adds learned positions up to this length, counted from the newest item back; None adds none.
         """
         super().__init__()
         self.inject = inject
@@ -74,7 +74,7 @@ class SequenceDenoiser(nn.Module):
             float ``[b, d]``.
         """
         state = (x_t + self.step(t)).unsqueeze(1)  # [b, 1, d]
-        tokens = self.positions(sequence)
+        tokens = self.positions(sequence.flip(1)).flip(1)
         if self.inject == "prepend_token":
             tokens = torch.cat((state, tokens), dim=1)
             mask = torch.cat((torch.ones_like(mask[:, :1]), mask), dim=1)

@@ -31,7 +31,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from models.config import StrictModel
@@ -84,10 +84,20 @@ class Config(StrictModel):
     ce: Literal["per_modality", "joint"] = "per_modality"  # [P] eq. 22; joint: HM4SR
     detach_x0: bool = True
     sampler: Literal["ancestral", "ddim", "one_step"] = "ancestral"  # [P]
+    sampler_stride: int = Field(default=1, ge=1)  # of ddim
     variance: samplers.ReverseNoise = "fixedsmall"  # [P] eq. 18
     use_idmoe: bool = True  # off: the linear projection
     use_vq: bool = True
     use_contrastive: bool = True
+
+    @field_validator("sampler_stride")
+    @classmethod
+    def _stride_fits(cls, stride: int, info: ValidationInfo) -> int:
+        if stride > 1 and info.data.get("sampler") != "ddim":
+            raise ValueError("only sampler='ddim' can skip steps; set sampler='ddim' or sampler_stride=1")
+        if info.data.get("steps", stride) % stride:
+            raise ValueError(f"must divide steps={info.data['steps']}")
+        return stride
 
     @field_validator("modalities")
     @classmethod
@@ -175,8 +185,8 @@ class Imecd(nn.Module):
             x_0 = F.embedding(batch.target, tables[name])
             t = self.schedule.random_steps(len(batch), generator=generator)
             x_t = q_sample(self.schedule, x_0, t, randn_like(x_0, generator=generator))  # eq. 12
-            sequence = self._guidance(name, F.embedding(item_ids, tables[name]), mask, generator)
-            estimates[name] = self.denoisers[name](x_t, t, sequence, mask, generator=generator)  # eq. 13
+            guidance = self._guidance(name, F.embedding(item_ids, tables[name]), mask, generator)
+            estimates[name] = self.denoisers[name](x_t, t, *guidance, generator=generator)  # eq. 13
             parts[f"reconstruction_{name}"] = F.mse_loss(
                 estimates[name], x_0.detach() if config.detach_x0 else x_0
             )  # eq. 14
@@ -207,9 +217,8 @@ class Imecd(nn.Module):
         item_ids, mask = self._window(batch)
         found: dict[str, Tensor] = {}
         for name in self.config.modalities:
-            sequence = self._guidance(name, F.embedding(item_ids, tables[name]), mask, generator)
-            start = randn_like(sequence[:, -1], generator=generator, shared=True)
-            found[name] = self._reverse(name, start, sequence, mask, generator)
+            guidance = self._guidance(name, F.embedding(item_ids, tables[name]), mask, generator)
+            found[name] = self._reverse(name, *guidance, generator)
         return found
 
     def sensitivity(self, batch: SequenceBatch, *, generator: torch.Generator) -> dict[str, float]:
@@ -218,13 +227,11 @@ class Imecd(nn.Module):
         item_ids, mask = self._window(batch)
         found: dict[str, float] = {}
         for name in self.config.modalities:
-            sequence = self._guidance(name, F.embedding(item_ids, tables[name]), mask, generator)
-            x_t = randn_like(sequence[:, -1], generator=generator)
+            guidance = self._guidance(name, F.embedding(item_ids, tables[name]), mask, generator)
+            x_t = randn_like(guidance[0][:, -1], generator=generator)
             change = 1e-2 * randn_like(x_t, generator=generator)
             t = torch.zeros(len(batch), dtype=torch.int64, device=x_t.device)
-            moved, still = (
-                self.denoisers[name](x, t, sequence, mask, generator=generator) for x in (x_t + change, x_t)
-            )
+            moved, still = (self.denoisers[name](x, t, *guidance, generator=generator) for x in (x_t + change, x_t))
             found[name] = float(((moved - still).norm() / change.norm()).detach())
         return found
 
@@ -237,11 +244,12 @@ class Imecd(nn.Module):
         missing = self.config.max_length - item_ids.shape[1]
         return F.pad(item_ids, (missing, 0)), F.pad(mask, (missing, 0))  # a negative pad cuts the oldest off
 
-    def _guidance(self, name: str, sequence: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        """s-tilde of eq. 9."""
-        if not self.config.use_vq:
-            return sequence
-        return sequence + self.config.lambda_q * self.codebooks[name](sequence, mask, generator=generator)
+    def _guidance(self, name: str, sequence: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """s-tilde of eq. 9 and its mask, without the columns that are padding in every row."""
+        if self.config.use_vq:
+            sequence = sequence + self.config.lambda_q * self.codebooks[name](sequence, mask, generator=generator)
+        longest = max(int(mask.sum(dim=1).max()), 1)
+        return sequence[:, -longest:], mask[:, -longest:]
 
     def _ranking_losses(
         self, estimates: Mapping[str, Tensor], tables: Mapping[str, Tensor], target: Tensor
@@ -250,14 +258,17 @@ class Imecd(nn.Module):
             return {"ranking": full_softmax_loss(*_side_by_side(estimates, tables), target)}
         return {f"ranking_{name}": full_softmax_loss(x, tables[name], target) for name, x in estimates.items()}
 
-    def _reverse(self, name: str, start: Tensor, sequence: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+    def _reverse(self, name: str, sequence: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+        start = randn_like(sequence[:, -1], generator=generator, shared=True)
+
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             return self.denoisers[name](x_t, t, sequence, mask, generator=generator)
 
         if self.config.sampler == "one_step":
             return samplers.one_step(denoise, self.schedule, start)
         if self.config.sampler == "ddim":
-            return samplers.ddim(denoise, self.schedule, start, generator=generator)
+            visited = range(self.config.sampler_stride - 1, self.schedule.steps, self.config.sampler_stride)
+            return samplers.ddim(denoise, self.schedule, start, generator=generator, timesteps=visited)
         noise = self.config.variance
         return samplers.ancestral(denoise, self.schedule, start, generator=generator, noise=noise, shared=True)
 

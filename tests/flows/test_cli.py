@@ -27,6 +27,8 @@ def reelstore(*words, root, timeout=120):
         (["prepare", "synthetic", "k_user"], "expected key=value, got 'k_user'"),
         (["prepare", "amazon-gift-cards", "source=/nowhere/at/all"], "/nowhere/at/all"),
         (["extract", "synthetic", "--features", "videome"], "did you mean 'videomae'"),
+        (["extract", "synthetic", "--features", "videome", "checkpoint=tiny"], "did you mean 'videomae'"),
+        (["extract", "synthetic", "checkpoint=tiny", "--features", "videome"], "did you mean 'videomae'"),
         (["extract", "synthetic"], "reelstore prepare synthetic"),
         (["train", "configs/experiments/mealrec-synthetik.toml"], "did you mean 'mealrec-synthetic.toml'"),
         (["train", "configs/experiments/mealrec-synthetic.toml", "training.epoch=1"], "did you mean 'epochs'"),
@@ -42,7 +44,10 @@ def test_a_wrong_call_ends_with_2_and_one_clear_message(words, message, tmp_path
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("words", [["no-such-command"], ["store", "melt", "a/b"], []])
+NO_COMMANDS = [["no-such-command"], ["store", "melt", "a/b"], ["stores", "a=b"], ["stores", "--x"], []]
+
+
+@pytest.mark.parametrize("words", NO_COMMANDS)
 def test_words_that_are_no_command_end_with_2(words, tmp_path):
     assert reelstore(*words, root=tmp_path).returncode == 2
 
