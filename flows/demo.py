@@ -20,8 +20,8 @@ from flows.local_server import environment, prefect, running_server, running_wor
 from flows.settings import Settings
 
 DATASET = "synthetic"
-#: SASRec and MealRec are compared over paired seeds; the other models run once.
-REPEATS = {"sasrec-synthetic": 5, "mealrec-synthetic": 5}
+#: SASRec and MealRec are compared over paired seeds (5 of them: `python -m benchmarks paired_seeds`); others run once.
+REPEATS = {"sasrec-synthetic": 3, "mealrec-synthetic": 3}
 POLL_SECONDS = 1.0
 NOTICE = (
     "NOTE: the encoders are seeded toy checkpoints of the true architectures (no weights can be assumed offline);\n"

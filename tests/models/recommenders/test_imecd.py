@@ -9,7 +9,7 @@ from torch import nn
 from models.errors import ConfigError, MissingFeatureError
 from models.evaluation.mode import eval_mode
 from models.recommenders.imecd import Config, required_features
-from models.registry import build
+from models.registry import build, parse_config
 from models.sequences.batch import SequenceBatch
 
 N_ITEMS = 12
@@ -208,11 +208,44 @@ def test_codes_are_added_with_their_weight_to_real_positions():
     imecd = model(modalities=("id",), lambda_q=0.3, sampler="one_step")
     imecd.denoisers["id"] = Spy(torch.zeros(8))
     imecd.codebooks["id"].codes.fill_(1.0)
-    score(imecd, batch([3, 1, 4]))
+    score(imecd, batch([3, 1, 4], [2, 7, 1, 8, 2]))
     sequence, mask = seen[0]
-    assert mask[0].tolist() == [False] * 3 + [True] * 3  # padded on the left to max_length
-    torch.testing.assert_close(sequence[0, 3:], imecd.items.table[[3, 1, 4]].detach() + 0.3)
-    assert not sequence[0, :3].any()
+    assert mask[0].tolist() == [False] * 2 + [True] * 3  # padded on the left to the longest history, 5
+    torch.testing.assert_close(sequence[0, 2:], imecd.items.table[[3, 1, 4]].detach() + 0.3)
+    assert not sequence[0, :2].any()
+
+
+@pytest.mark.parametrize("pos_emb", [False, True])
+def test_a_longer_neighbour_changes_no_score(pos_emb):
+    imecd = trained(pos_emb=pos_emb)
+    alone, beside = score(imecd, batch([3, 1])), score(imecd, batch([3, 1], [9, 8, 4, 1, 5, 2]))
+    torch.testing.assert_close(beside[0], alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_ddim_visits_every_stride_th_step():
+    imecd = model(modalities=("id",), use_vq=False, sampler="ddim", sampler_stride=8, steps=32)
+    seen = []
+
+    class Spy(Constant):
+        def forward(self, x_t, t, sequence, mask, *, generator):
+            seen.append(int(t[0]) + 1)
+            return super().forward(x_t, t, sequence, mask, generator=generator)
+
+    imecd.denoisers["id"] = Spy(torch.zeros(8))
+    score(imecd, batch([3, 1, 4]))
+    assert seen == [32, 24, 16, 8]
+
+
+@pytest.mark.parametrize(
+    ("switches", "message"),
+    [
+        ({"sampler_stride": 8}, "only sampler='ddim' can skip steps"),
+        ({"sampler": "ddim", "sampler_stride": 5}, "must divide steps=32"),
+    ],
+)
+def test_a_stride_that_does_not_fit_is_refused(switches, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config("imecd", switches)
 
 
 def test_only_the_newest_items_are_read():
