@@ -29,20 +29,14 @@ def train(settings: Settings, options: argparse.Namespace) -> Outcome:
 
 def evaluate(settings: Settings, options: argparse.Namespace) -> Outcome:
     """Rank both splits again with the best weights of a run and compare with what the run recorded."""
-    from flows.jobs.train import load_run, split_metrics
-    from models.evaluation.ranking import evaluate as rank
+    from flows.jobs.train import load_run, rank_splits, split_metrics
     from models.training.config import TrainingConfig
 
     record, _, model, data = load_run(settings, options.run_id)
     training = TrainingConfig.model_validate(record.config["training"])
-    metrics: dict[str, SplitMetrics] = {}
     with Progress() as progress:
-        for split in ("valid", "test"):
-            ranks = rank(
-                model, data, split, max_length=training.max_length, batch_size=training.eval_batch_size,
-                seed=record.seed, progress=progress,
-            )  # fmt: skip
-            metrics[split] = split_metrics(ranks, training.cutoffs)
+        tables = rank_splits(model, data, training, seed=record.seed, progress=progress)
+    metrics = {table.split: split_metrics(table, training.cutoffs) for table in tables}
     equal = metrics == record.metrics
     verdict = "equal to the record" if equal else "NOT equal to the record: another machine, thread count or library?"
     payload = {"run_id": record.run_id, "equal": equal, "metrics": {k: v.model_dump() for k, v in metrics.items()}}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from models.evaluation.ranking import RankTable
     from models.interface import Recommender
     from models.sequences.dataset import SequenceData
+    from models.training.config import TrainingConfig
     from models.training.loop import FitResult
 
 ProgressCallback = Callable[[str, int, int | None], None]
@@ -221,7 +222,7 @@ def _train(
     *,
     progress: ProgressCallback | None,
 ) -> RunRecord:
-    from models.evaluation.ranking import evaluate, write_ranks
+    from models.evaluation.ranking import write_ranks
     from models.sequences.dataset import SequenceData
     from models.training.config import TrainingConfig
     from models.training.loop import fit
@@ -234,13 +235,7 @@ def _train(
     (run_dir / CONFIG_FILE).write_text(dump_toml(_resolved(pinned)), encoding="utf-8")
     result = fit(model, data, training, seed=seed, run_dir=run_dir, progress=progress)
     started = time.perf_counter()
-    tables = [
-        evaluate(
-            model, data, split, max_length=training.max_length, batch_size=training.eval_batch_size, seed=seed,
-            progress=progress,
-        )
-        for split in ("valid", "test")
-    ]  # fmt: skip
+    tables = rank_splits(model, data, training, seed=seed, progress=progress)
     write_ranks(run_dir / RANKS_FILE, tables)
     record = _record(pinned, data, result, tables, evaluation_seconds=time.perf_counter() - started)
     record.write(run_dir)
@@ -280,6 +275,38 @@ def _record(
             "machine": machine(pinned.config.training["device"]),
         },
     )
+
+
+def rank_splits(
+    model: Recommender,
+    data: SequenceData,
+    training: TrainingConfig,
+    *,
+    seed: int,
+    progress: ProgressCallback | None = None,
+) -> list[RankTable]:
+    """Ranks of the validation and of the test split, with the threads that the model was trained with."""
+    import torch
+
+    from models.evaluation.ranking import evaluate
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(training.threads or threads)
+    try:
+        return [
+            evaluate(
+                model,
+                data,
+                split,
+                max_length=training.max_length,
+                batch_size=training.eval_batch_size,
+                seed=seed,
+                progress=progress,
+            )
+            for split in ("valid", "test")
+        ]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def split_metrics(ranks: RankTable, cutoffs: tuple[int, ...]) -> SplitMetrics:
