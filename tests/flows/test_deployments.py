@@ -170,7 +170,7 @@ def test_freshness_and_garbage_collection(service):
 def test_reconcile_starts_the_trainings_whose_inputs_moved_on(service):
     """A training that ran on an older dataset is started again by itself; the worker then makes the new run."""
     run(service, "extract-microlens/extract-microlens", "variant=50k", f"source={service.site}", "checkpoint=tiny",
-        'features=["videomae", "bert", "roberta", "vit"]', 'prepare={"k_user": 4, "k_item": 4}')  # fmt: skip
+        'features=["videomae", "bert", "roberta", "vit"]', 'prepare={"k_user": 5, "k_item": 5}')  # fmt: skip
     run(service, "reconcile/reconcile", "dry_run=true")
     assert flow_run_states(service, "train-dimerec") == ["COMPLETED"]
     run(service, "reconcile/reconcile")
