@@ -7,7 +7,7 @@ feature. The store decides what is done: tasks never cache, and a rerun after a 
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
@@ -15,10 +15,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from pydantic import Field
 
-from extractors.extract import ExtractReport
 from flows import settings as settings_module
-from flows.jobs.extract import Extraction, Group
 from flows.prepare import prepare_dataset
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a run that has nothing to encode needs none
+    from extractors.extract import ExtractReport
+    from flows.jobs.extract import Extraction, Group
 
 MATERIALIZED_EVENT = "featurestore.materialized"
 
@@ -39,6 +41,8 @@ def extract_dataset(
     Returns:
         One report per feature, as plain values.
     """
+    from flows.jobs.extract import Extraction
+
     logger = get_run_logger()
     settings = settings_module.load()
     reports: list[ExtractReport] = []

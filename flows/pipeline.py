@@ -15,7 +15,6 @@ from flows import settings as settings_module
 from flows.extract import extract_dataset
 from flows.jobs.summary import write_summary
 from flows.prepare import prepare_dataset
-from flows.reporting.build import build_report
 from flows.train import train
 
 Repeats = dict[str, Annotated[int, Field(ge=1, le=100)]]
@@ -30,6 +29,8 @@ def train_task(experiment: str, seed: int) -> dict[str, Any]:
 @task(name="report", cache_policy=NO_CACHE)
 def report_task() -> str:
     """Write the report of everything below the root and link it."""
+    from flows.reporting.build import build_report
+
     settings = settings_module.load()
     out = settings.root / "report.html"
     build_report(settings, None, out)
@@ -87,8 +88,8 @@ def pipeline(
 
 
 def experiments_of(dataset: str) -> list[str]:
-    """Names of the experiment files for a dataset, baselines first."""
+    """Names of the experiment files for a dataset, the quick baselines last: what takes longest starts first."""
     folder: Path = settings_module.load().configs / "experiments"
-    names = sorted(path.stem for path in folder.glob(f"*-{dataset}.toml"))
+    names = sorted((path.stem for path in folder.glob(f"*-{dataset}.toml")), reverse=True)
     baselines = [name for name in names if name.split("-")[0] in ("popularity", "sasrec")]
-    return [*baselines, *(name for name in names if name not in baselines)]
+    return [*(name for name in names if name not in baselines), *baselines]
