@@ -21,7 +21,7 @@ from flows.settings import Settings
 
 DATASET = "synthetic"
 #: SASRec and MealRec are compared over paired seeds (5 of them: `python -m benchmarks paired_seeds`); others run once.
-REPEATS = {"sasrec-synthetic": 3, "mealrec-synthetic": 3}
+REPEATS = {"sasrec-synthetic": 2, "mealrec-synthetic": 2}
 POLL_SECONDS = 1.0
 NOTICE = (
     "NOTE: the encoders are seeded toy checkpoints of the true architectures (no weights can be assumed offline);\n"
