@@ -22,7 +22,7 @@ demo: setup
 	$(BIN)/reelstore demo
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup
 
 check: setup
 	$(BIN)/ruff check .

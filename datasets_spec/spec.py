@@ -67,8 +67,10 @@ class PrepareConfig(BaseModel):
         require: Modalities that an item must have to stay; the others leave before the k-core.
         dedupe: Keep the first in time of rows with equal user and item.
         limit: Keep the first ``limit`` items by item id only, before the k-core: for smoke runs.
+        sample_users: Keep this many users only, drawn by a hash of ``seed`` and user id, before everything else.
+        last_n: Keep the youngest ``last_n`` rows of every user, after ``dedupe`` and before the k-core.
         media: Media files to fetch; None = what the dataset fetches by default.
-        seed: Decides the ``user_811`` split.
+        seed: Decides the ``user_811`` split and ``sample_users``.
         base_url: Address below which relative file addresses lie; None = the dataset's own.
         mirrors: Further base addresses, tried in order when the first fails.
     """
@@ -81,10 +83,29 @@ class PrepareConfig(BaseModel):
     require: Annotated[tuple[Modality, ...], BeforeValidator(_from_commas)] = ()
     dedupe: bool = True
     limit: int | None = Field(default=None, gt=0)
+    sample_users: int | None = Field(default=None, gt=0)
+    last_n: int | None = Field(default=None, gt=0)
     media: Annotated[tuple[MediaKind, ...] | None, BeforeValidator(_from_commas)] = None
     seed: int = Field(default=0, ge=0)
     base_url: str | None = None
     mirrors: Annotated[tuple[str, ...], BeforeValidator(_from_commas)] = ()
+
+
+@dataclass(frozen=True)
+class PublishedCounts:
+    """Sizes that a paper prints for its version of a dataset: printed beside ours, never asserted.
+
+    Attributes:
+        source: Paper and table.
+        users: Users after filtering.
+        items: Items after filtering.
+        interactions: Interactions after filtering.
+    """
+
+    source: str
+    users: int
+    items: int
+    interactions: int
 
 
 @dataclass(frozen=True)
@@ -99,6 +120,8 @@ class DatasetSpec:
         files: The raw files, without media.
         media: Media kinds that the dataset can give.
         config: Defaults of its preparation. ``config.media`` None means all of ``media``.
+        published: Sizes printed by papers for this recipe.
+        raw: Dataset whose raw folder is shared, for a recipe over the files of another dataset; None = its own.
     """
 
     name: str
@@ -108,6 +131,8 @@ class DatasetSpec:
     files: tuple[RemoteFile, ...]
     media: tuple[MediaKind, ...]
     config: PrepareConfig
+    published: tuple[PublishedCounts, ...] = ()
+    raw: str | None = None
 
     def bases(self, config: PrepareConfig) -> tuple[str, ...]:
         """Base addresses to try, in order: those of ``config``, else the dataset's own."""

@@ -173,8 +173,11 @@ class Lane:
     def fail(self, content: bytes, *, stage: str, fault: RowFault) -> None:
         """Note that there will be no row for a content."""
         part = self._part_of[content]
-        for item_id in part.groups[content]:
-            part.faults.append(QuarantineRow(item_id, stage, fault.reason, fault.detail, content))
+        first, *others = part.groups[content]
+        part.faults.append(QuarantineRow(first, stage, fault.reason, fault.detail, content))
+        for item_id in others:
+            detail = f"equal to item {first}: {fault.detail}"
+            part.faults.append(QuarantineRow(item_id, stage, fault.reason, detail, content))
         self._close(part)
 
     def flush(self) -> None:
