@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import html
 import re
-from typing import Any
+from typing import Any, cast
 
-_NOT_A_TEXT = re.compile(r"<\s*/?\s*(?:span|div|script|style|img|table|input|a|p|br|b|i|ul|li)\b|getTime|<!--", re.I)
-_PRICE = re.compile(r"\$?\s*(\d[\d,]*(?:\.\d+)?)")
-_RANK = re.compile(r"#?\s*(\d[\d,]*)\s+in\b")
+_NOT_A_TEXT = re.compile(
+    r"</?(?:span|div|script|style|img|table|input|a|p|br|b|i|ul|li)\b|getTime|<!--|[\w-]\s*\{[^{}]*:[^{}]*;[^{}]*\}",
+    re.I,
+)
+_PRICE = re.compile(r"\$?\s*(\d[\d,]{0,14}(?:\.\d+)?)")
+_RANK = re.compile(r"(?<![\d,])(\d[\d,]{0,14})\s+in\b")
+#: A lone half of a surrogate pair: JSON can write it, UTF-8 cannot.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def clean_text(value: Any) -> str | None:
     """Entities resolved, white space collapsed; None for what is no text or blank."""
     if not isinstance(value, str):
         return None
-    return " ".join(html.unescape(value).split()) or None
+    return " ".join(_SURROGATE.sub("\ufffd", html.unescape(value)).split()) or None
 
 
 def clean_title(value: Any) -> tuple[str | None, str | None]:
@@ -39,7 +44,7 @@ def clean_brand(value: Any) -> str | None:
 def clean_category(value: Any) -> str | None:
     """The category path, ``Toys & Games > Puzzles``; parts that repeat the one before, or hold HTML, are left out."""
     parts: list[str] = []
-    for entry in value if isinstance(value, list) else []:  # pyright: ignore[reportUnknownVariableType]
+    for entry in _entries(value):
         part = clean_text(entry)
         if part is not None and not _NOT_A_TEXT.search(part) and parts[-1:] != [part]:
             parts.append(part)
@@ -47,7 +52,9 @@ def clean_category(value: Any) -> str | None:
 
 
 def parse_price(value: Any) -> float | None:
-    """``"$1,250.00"`` -> 1250.0; style sheets, ranges and blanks -> None."""
+    """``"$1,250.00"`` and ``1250`` -> 1250.0; style sheets, ranges, "from" prices, blanks and dashes -> None."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value) if 0 <= value < 1e12 else None
     found = _PRICE.fullmatch(value.strip()) if isinstance(value, str) else None
     return float(found[1].replace(",", "")) if found else None
 
@@ -64,8 +71,29 @@ def parse_rank(value: Any) -> int | None:
 def first_image(raw: dict[str, Any]) -> str | None:
     """Address of the first image in full resolution, else of the first small one."""
     for key in ("imageURLHighRes", "imageURL"):
-        entries = raw.get(key)
-        for entry in entries if isinstance(entries, list) else []:  # pyright: ignore[reportUnknownVariableType]
-            if isinstance(entry, str) and entry.startswith(("http://", "https://")):
+        for entry in _entries(raw.get(key)):
+            if _is_address(entry):
                 return entry
     return None
+
+
+def main_image(images: Any) -> str | None:
+    """Address of the main image of a list of ``{"variant", "large", "hi_res", "thumb"}``, else of the first one.
+
+    ``large`` comes first: its sides of some 500 pixels are more than an encoder looks at, for a fraction of the bytes
+    of ``hi_res``, which many products lack.
+    """
+    pictures = [entry for entry in _entries(images) if isinstance(entry, dict)]
+    for picture in sorted(pictures, key=lambda entry: entry.get("variant") != "MAIN"):
+        for size in ("large", "hi_res", "thumb"):
+            if _is_address(picture.get(size)):
+                return picture[size]
+    return None
+
+
+def _entries(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("http://", "https://"))

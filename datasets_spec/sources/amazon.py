@@ -6,10 +6,16 @@ object a line. What the data really look like, and what is done about it:
 
 * The "5-core" files repeat (user, item) pairs and are not strictly 5-core: duplicates leave, then the k-core is run.
 * Times have the granularity of a day, so most users have ties: they break by item id.
-* Titles may be a piece of HTML or of a script: they become null, and the row goes to quarantine.
+* Item ids are texts: those of books are digits and may begin with 0.
+* Titles may be a piece of HTML or of a script: they become null, and the row goes to quarantine. Entities are resolved.
 * ``price`` may hold style sheets (then null), ``rank`` is a text or a list of texts, product rows repeat.
+* The 2014 release (v1) has files of the same kind with other content; they are refused.
 
-The metadata file may be missing: titles are null then. Images are fetched on request only (``media=image``).
+The metadata file may be missing: titles are null then. A local folder may hold the rating file ``{Category}.csv``
+(item, user, rating, seconds; no header) in place of the reviews: it has the ratings of the whole category.
+
+``require=image`` asks for an address; see :mod:`datasets_spec.images` for items whose image cannot be fetched. Images
+are fetched on request only (``media=image``).
 """
 
 from __future__ import annotations
@@ -17,17 +23,20 @@ from __future__ import annotations
 import difflib
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from datasets_spec.amazon_format import Release, read_products, read_ratings, read_reviews
+from datasets_spec.download import DownloadFailure
+from datasets_spec.errors import MissingSourceError
 from datasets_spec.images import fetch_images
-from datasets_spec.lines import read_json_lines
-from datasets_spec.products import clean_brand, clean_category, clean_title, first_image, parse_price, parse_rank
+from datasets_spec.products import clean_brand, clean_category, first_image, parse_price, parse_rank
 from datasets_spec.raw import acquire_files, raw_file
-from datasets_spec.schema import TIME, BadRow, RawTables
-from datasets_spec.spec import DatasetSpec, Licence, PrepareConfig, Progress, RemoteFile
+from datasets_spec.schema import BadRow, RawTables
+from datasets_spec.spec import DatasetSpec, Licence, PrepareConfig, Progress, PublishedCounts, RemoteFile
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +102,23 @@ _DIGESTS = {
     "meta_All_Beauty.json.gz": (10_329_961, "7eddc73258980e454601d2300433c4ec66cc2ac9dcd4146b101696c8f924c2e3"),
 }
 
+#: Table I of the IMECD paper.
+_PUBLISHED = {
+    "amazon-toys": (147_356, 49_637, 1_258_412),
+    "amazon-games": (39_828, 11_364, 343_349),
+    "amazon-instruments": (18_870, 6_619, 152_271),
+    "amazon-food": (107_203, 32_896, 946_309),
+}
+
+_RELEASE = Release(
+    title="Amazon Reviews v2 (2018)",
+    user="reviewerID",
+    item="asin",
+    time="unixReviewTime",
+    milliseconds=1000,
+    first=1,
+    last=2**32 - 1,  # year 2106; the release ends in 2018
+)
 _ITEMS: dict[str, pl.DataType] = {
     "item_id": pl.String(),
     "title": pl.String(),
@@ -103,7 +129,6 @@ _ITEMS: dict[str, pl.DataType] = {
     "image_url": pl.String(),
 }
 _NAME = re.compile(r"amazon-(?!2023(?:-|$))([a-z0-9]+(?:-[a-z0-9]+)*)")
-_LAST_SECOND = 2**32  # year 2106; the release ends in 2018
 
 
 def match(name: str) -> bool:
@@ -133,13 +158,15 @@ def spec(name: str) -> DatasetSpec:
     if category is None:
         raise ValueError(f"not a dataset of Amazon Reviews v2: {name!r}")
     recipe = name.removeprefix("amazon-") in SHORT
+    printed = [PublishedCounts("IMECD, Table I", *_PUBLISHED[name])] if name in _PUBLISHED else []
     return DatasetSpec(
         name=name,
         title=f"Amazon Reviews v2 (2018), {category.replace('_', ' ')}",
         licence=_LICENCE,
         access=(
             f"Free download of {category}_5.json.gz and meta_{category}.json.gz; source= takes a folder that holds "
-            "both. The metadata file may be missing; then items have no title. Images: media=image."
+            f"both. The metadata file may be missing; then items have no title. {category}.csv (ratings of the whole "
+            "category) is taken where a folder has no reviews. Images: media=image."
         ),
         files=(
             _remote(f"{category}_5.json.gz", "categoryFilesSmall", required=True),
@@ -147,6 +174,7 @@ def spec(name: str) -> DatasetSpec:
         ),
         media=("image",),
         config=PrepareConfig(require=("text", "image") if recipe else (), media=(), base_url=BASE, mirrors=MIRRORS),
+        published=tuple(printed),
     )
 
 
@@ -158,74 +186,54 @@ def _remote(path: str, folder: str, *, required: bool) -> RemoteFile:
 def acquire(
     spec: DatasetSpec, config: PrepareConfig, raw_dir: Path, *, source: str | None, progress: Progress | None
 ) -> None:
-    """Download both files, or point to a folder that holds them."""
-    for failure in acquire_files(spec, config, raw_dir, source=source, progress=progress):
+    """Download both files, or point to a folder that holds them (or the rating file)."""
+    try:
+        failures = acquire_files(spec, config, raw_dir, source=source, progress=progress)
+    except MissingSourceError as error:
+        failures = _acquire_ratings(spec, config, raw_dir, source, error)
+    for failure in failures:
         _log.info("%s: without %s: %s", spec.name, failure.file.path, failure.detail)
 
 
+def _acquire_ratings(
+    spec: DatasetSpec, config: PrepareConfig, raw_dir: Path, source: str | None, error: MissingSourceError
+) -> list[DownloadFailure]:
+    """Point to a folder that holds the rating file in place of the reviews; raises ``error`` when it does not."""
+    reviews, metadata = spec.files
+    ratings = RemoteFile(_ratings(reviews.path), _ratings(reviews.url))
+    try:
+        return acquire_files(replace(spec, files=(ratings, metadata)), config, raw_dir, source=source)
+    except MissingSourceError:
+        raise error from None
+
+
+def _ratings(reviews: str) -> str:
+    """``Books_5.json.gz`` -> ``Books.csv``."""
+    return f"{reviews.removesuffix('_5.json.gz')}.csv"
+
+
 def parse(spec: DatasetSpec, config: PrepareConfig, raw_dir: Path) -> RawTables:
-    """Read reviews, and the metadata of the reviewed items."""
+    """Read reviews (or ratings), and the metadata of the reviewed items."""
     del config
     reviews, metadata = (raw_file(raw_dir, file.path) for file in spec.files)
     bad_rows: list[BadRow] = []
-    interactions = _read_reviews(reviews, bad_rows)
+    notes: list[str] = []
+    if reviews.is_file():
+        interactions = read_reviews(reviews, _RELEASE, bad_rows)
+    else:
+        reviews = reviews.with_name(_ratings(reviews.name))
+        interactions = read_ratings(reviews, _RELEASE, bad_rows, header=None)
+        notes.append(f"read from {reviews.name}: the ratings of the whole category, not those of its 5-core file")
     if not metadata.is_file():
-        note = f"the metadata file {metadata.name} is missing: titles, brands, categories and images are null"
-        return RawTables(interactions, pl.DataFrame(schema=_ITEMS), bad_rows, (reviews,), (note,))
-    items, notes = _read_metadata(metadata, set(interactions["item_id"].unique()), bad_rows)
-    return RawTables(interactions, items, bad_rows, (reviews, metadata), notes)
+        notes.append(f"the metadata file {metadata.name} is missing: titles, brands, categories and images are null")
+        return RawTables(interactions, pl.DataFrame(schema=_ITEMS), bad_rows, (reviews,), tuple(notes))
+    wanted = set(interactions["item_id"].unique())
+    items, more = read_products(metadata, _RELEASE, wanted, _fields, _ITEMS, bad_rows)
+    return RawTables(interactions, items, bad_rows, (reviews, metadata), (*notes, *more))
 
 
-def _read_reviews(path: Path, bad_rows: list[BadRow]) -> pl.DataFrame:
-    users: list[str] = []
-    items: list[str] = []
-    seconds: list[int] = []
-    for line, row in read_json_lines(path, bad_rows):
-        user, item, time = row.get("reviewerID"), row.get("asin"), row.get("unixReviewTime")
-        if not (isinstance(user, str) and user and isinstance(item, str) and item):
-            detail = f"expected texts reviewerID and asin, got {user!r} and {item!r}"
-            bad_rows.append(BadRow(path.name, line, None, "missing_id", detail))
-        elif not isinstance(time, int) or isinstance(time, bool) or not 0 < time < _LAST_SECOND:
-            detail = f"expected unixReviewTime in seconds, got {time!r}"
-            bad_rows.append(BadRow(path.name, line, item, "bad_time", detail))
-        else:
-            users.append(user)
-            items.append(item)
-            seconds.append(time)
-    columns = {"user_id": users, "item_id": items, "timestamp": [1000 * second for second in seconds]}
-    frame = pl.DataFrame(columns, schema={"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64})
-    return frame.with_columns(pl.col("timestamp").cast(TIME), order=pl.lit(None, pl.Int64))
-
-
-def _read_metadata(path: Path, wanted: set[str], bad_rows: list[BadRow]) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    rows: list[dict[str, Any]] = []
-    for line, raw in read_json_lines(path, bad_rows):
-        asin = raw.get("asin")
-        if not isinstance(asin, str) or not asin:
-            bad_rows.append(BadRow(path.name, line, None, "missing_id", f"expected a text asin, got {asin!r}"))
-        elif asin in wanted:
-            title, fault = clean_title(raw.get("title"))
-            if fault is not None:
-                bad_rows.append(BadRow(path.name, line, asin, "broken_title", fault))
-            rows.append(_item(asin, title, raw))
-    frame = pl.DataFrame(rows, schema=_ITEMS).unique()
-    # Of different rows for one product the fullest stays; among equally full ones the first by content, not by line.
-    missing = pl.sum_horizontal(pl.exclude("item_id").is_null()).alias("missing")
-    ordered = frame.with_columns(missing).sort("item_id", "missing", *list(_ITEMS)[1:], nulls_last=True)
-    unique = ordered.unique("item_id", keep="first", maintain_order=True).drop("missing")
-    notes = list[str]()
-    if frame.height > unique.height:
-        notes.append(f"{frame.height - unique.height} differing metadata rows of the same item left out")
-    absent = len(wanted) - unique.height
-    if absent:
-        notes.append(f"{absent} of {len(wanted)} reviewed items have no metadata row")
-    return unique, tuple(notes)
-
-
-def _item(asin: str, title: str | None, raw: dict[str, Any]) -> dict[str, Any]:
+def _fields(raw: dict[str, Any]) -> dict[str, Any]:
     return {
-        "item_id": asin,
-        "title": title,
         "brand": clean_brand(raw.get("brand")),
         "category": clean_category(raw.get("category")),
         "price": parse_price(raw.get("price")),

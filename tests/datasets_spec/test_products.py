@@ -1,6 +1,14 @@
 import pytest
 
-from datasets_spec.products import clean_brand, clean_category, clean_title, first_image, parse_price, parse_rank
+from datasets_spec.products import (
+    clean_brand,
+    clean_category,
+    clean_title,
+    first_image,
+    main_image,
+    parse_price,
+    parse_rank,
+)
 
 
 @pytest.mark.parametrize(
@@ -8,6 +16,9 @@ from datasets_spec.products import clean_brand, clean_category, clean_title, fir
     [
         ("Amazon&#39;s   Gift\nCard", "Amazon's Gift Card"),
         ("Cats &amp; Dogs <3", "Cats & Dogs <3"),
+        ("Caf\u00e9&nbsp;&quot;Zwei&quot;&#x20;", 'Caf\u00e9 "Zwei"'),
+        ("5 < a and b > 3, sizes {S, M}", "5 < a and b > 3, sizes {S, M}"),
+        ("half a pair: \ud83d", "half a pair: \ufffd"),
         ("", None),
         ("  ", None),
         (None, None),
@@ -24,6 +35,8 @@ def test_titles(raw, title):
         "&lt;span&gt;encoded&lt;/span&gt;",
         "var aPageStart = (new Date()).getTime();",
         "<b>bold",
+        "</span>",
+        ".a-box { color: red; margin: 0; } Toy",
     ],
 )
 def test_pieces_of_web_pages_are_no_titles(raw):
@@ -60,6 +73,20 @@ def test_category_paths():
         ("$5.00 - $10.00", None),
         (".a{color:red}", None),
         ("", None),
+        ("19.99", 19.99),
+        ("from 14.99", None),
+        ("\u2014", None),
+        ("None", None),
+        ("$" + "9" * 400, None),
+        (None, None),
+        (14.99, 14.99),
+        (7, 7.0),
+        (True, None),
+        (-1.0, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        (10**400, None),
+        (["$1"], None),
     ],
 )
 def test_prices(raw, price):
@@ -74,6 +101,9 @@ def test_prices(raw, price):
         ([], None),
         ("", None),
         (None, None),
+        (5, None),
+        ([5, None, "#12 in X"], 12),
+        ("9" * 30 + " in X", None),
     ],
 )
 def test_ranks(raw, rank):
@@ -84,3 +114,24 @@ def test_the_large_image_comes_first():
     assert first_image({"imageURLHighRes": ["https://h/l.jpg"], "imageURL": ["https://h/s.jpg"]}) == "https://h/l.jpg"
     assert first_image({"imageURLHighRes": [], "imageURL": ["https://h/s.jpg"]}) == "https://h/s.jpg"
     assert first_image({"imageURLHighRes": "file:///etc/passwd", "imageURL": ["ftp://h/s.jpg"]}) is None
+
+
+def picture(variant, **sizes):
+    return {"variant": variant, "thumb": None, "large": None, "hi_res": None} | sizes
+
+
+def test_the_main_image_of_2023_comes_first_and_its_large_size():
+    other = picture("PT01", large="https://h/other.jpg")
+    main = picture("MAIN", thumb="https://h/t.jpg", large="https://h/l.jpg", hi_res="https://h/h.jpg")
+    assert main_image([other, main]) == "https://h/l.jpg"
+    assert main_image([other, main | {"large": None}]) == "https://h/h.jpg"
+    assert main_image([picture("MAIN", thumb="https://h/t.jpg"), other]) == "https://h/t.jpg"
+    assert main_image([picture("MAIN"), other]) == "https://h/other.jpg"
+    assert main_image([{"large": "https://h/x.jpg"}]) == "https://h/x.jpg"
+
+
+@pytest.mark.parametrize(
+    "raw", [None, [], {}, "https://h/x.jpg", ["https://h/x.jpg"], [{"variant": "MAIN", "large": 3}]]
+)
+def test_no_image_of_2023(raw):
+    assert main_image(raw) is None

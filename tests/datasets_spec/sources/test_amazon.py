@@ -1,8 +1,14 @@
 """Amazon Reviews v2: names, and two real files whose figures are known."""
 
+import gzip
+import io
+import json
+
 import polars as pl
 import pytest
+from PIL import Image
 
+from datasets_spec.errors import EmptyResultError, MissingSourceError, SchemaError
 from datasets_spec.kcore import k_core
 from datasets_spec.prepare import prepare
 from datasets_spec.sources import amazon
@@ -109,3 +115,90 @@ def test_a_smoke_run_of_real_data(shared_data, tmp_path):
         "amazon-gift-cards", root=tmp_path, config=PrepareConfig(k_user=3, k_item=3, limit=40), source=source
     )
     assert 0 < dataset.n_items <= 40
+
+
+def write(folder, category, reviews, products=None):
+    """A folder with the files of a category: reviews (user, item, day) and products as objects."""
+    folder.mkdir()
+    rows = [{"reviewerID": u, "asin": i, "unixReviewTime": 86_400 * day} for u, i, day in reviews]
+    files = {f"{category}_5.json.gz": rows}
+    if products is not None:
+        files[f"meta_{category}.json.gz"] = products
+    for name, objects in files.items():
+        (folder / name).write_bytes(gzip.compress("\n".join(json.dumps(row) for row in objects).encode()))
+    return str(folder)
+
+
+def test_items_without_a_modality_leave_before_the_core(tmp_path):
+    # u0..u4 have all of a..f, u5 has all but e: 30 + 5 rows, a 5-core. f has no image, so u5 is left with a..d and
+    # leaves; u0..u4 and a..e remain, 25 rows. If f left after the core, 29 rows of 6 users would remain.
+    reviews = [(f"u{u}", item, 10) for u in range(5) for item in "abcdef"] + [("u5", item, 10) for item in "abcdf"]
+    products = [{"asin": item, "title": item.upper(), "imageURL": [f"http://h/{item}.jpg"]} for item in "abcde"]
+    products.append({"asin": "f", "title": "F", "imageURL": []})
+    source = write(tmp_path / "source", "Toys_and_Games", reviews, products)
+    plain = prepare("amazon-toys", root=tmp_path / "a", config=PrepareConfig(), source=source)
+    assert (plain.interactions.height, plain.n_users, plain.n_items) == (35, 6, 6)
+    recipe = prepare("amazon-toys", root=tmp_path / "b", source=source)
+    assert [step["rows"] for step in recipe.manifest["steps"]] == [35, 35, 29, 25]
+    assert (recipe.n_users, recipe.n_items) == (5, 5)
+    products[0]["title"] = (
+        '<span class="a-size-medium a-color-secondary"'  # a broken title is none: its 6 rows leave too
+    )
+    broken = write(tmp_path / "broken", "Toys_and_Games", reviews, products)
+    with pytest.raises(EmptyResultError, match="require: 23 rows, 6 users, 4 items"):
+        prepare("amazon-toys", root=tmp_path / "c", source=broken)
+
+
+def test_an_item_whose_image_cannot_be_fetched_stays(tmp_path, server):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(buffer, "JPEG")
+    for item in "abde":
+        server.put(f"{item}.jpg", buffer.getvalue())
+    reviews = [(f"u{u}", item, 10) for u in range(5) for item in "abcde"]
+    products = [{"asin": item, "title": item, "imageURL": [f"{server.url}/{item}.jpg"]} for item in "abcde"]
+    source = write(tmp_path / "source", "Video_Games", reviews, products)
+    config = PrepareConfig(require=("text", "image"), media=("image",))
+    dataset = prepare("amazon-games", root=tmp_path / "root", config=config, source=source)
+    assert dataset.interactions.height == 25
+    assert dataset.items.filter(pl.col("image").is_null())["item_id"].to_list() == ["c"]
+    assert dataset.quarantine.select("item_id", "stage", "reason").rows() == [("c", "media", "not_found")]
+
+
+def test_times_of_a_day_break_by_item_id_and_of_a_repeated_pair_the_first_stays(tmp_path):
+    reviews = [("u", "0000000009", 5), ("u", "B2", 3), ("u", "0000000010", 5), ("u", "B2", 9), ("u", "B1", 3)]
+    config = PrepareConfig(k_user=1, k_item=1)
+    for name, rows in (("a", reviews), ("b", reviews[::-1]), ("c", [*reviews, *reviews])):
+        source = write(tmp_path / name, "Books", rows)
+        dataset = prepare("amazon-books", root=tmp_path / f"root-{name}", config=config, source=source)
+        assert dataset.interactions["item_id"].to_list() == ["B1", "B2", "0000000009", "0000000010"]
+
+
+def test_a_folder_may_hold_ratings_in_place_of_reviews(tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    lines = [f"B00000000{item},A{user}ABCDEFGHIJ,5.0,{86_400 * (1 + item)}" for user in range(5) for item in range(5)]
+    (folder / "Books.csv").write_text("\n".join(lines))
+    dataset = prepare("amazon-books", root=tmp_path / "root", source=str(folder))
+    assert (dataset.interactions.height, dataset.n_users, dataset.n_items) == (25, 5, 5)
+    assert dataset.manifest["notes"][0].startswith("read from Books.csv: the ratings of the whole category")
+    assert [file["file"] for file in dataset.manifest["raw"]] == ["Books.csv"]
+    again = prepare("amazon-books", root=tmp_path / "root")  # the folder is remembered
+    assert again.version == dataset.version
+    (folder / "Books.csv").unlink()
+    with pytest.raises(MissingSourceError, match=r"expected Books_5.json.gz in .*Books.csv \(ratings"):
+        prepare("amazon-books", root=tmp_path / "other", source=str(folder))
+
+
+def test_files_of_another_release_are_refused(tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "Books_5.json.gz").write_bytes(gzip.compress(b"{'reviewerID': 'A1', 'asin': 'B1'}\n"))
+    with pytest.raises(SchemaError, match=r"Books_5.json.gz: .*Python literal.*the 2014 release"):
+        prepare("amazon-books", root=tmp_path / "root", source=str(folder))
+
+
+def test_the_papers_sizes_stand_beside_the_four_recipes():
+    sizes = {name: printed for name in amazon.NAMES for printed in amazon.spec(name).published}
+    # The average lengths in the paper's table follow from its sizes.
+    averages = {name: round(printed.interactions / printed.users, 2) for name, printed in sizes.items()}
+    assert averages == {"amazon-toys": 8.54, "amazon-games": 8.62, "amazon-instruments": 8.07, "amazon-food": 8.83}
