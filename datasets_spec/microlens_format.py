@@ -1,4 +1,4 @@
-"""Files of the MicroLens family: names, separators, headers and their three ways to write titles."""
+"""Files of the MicroLens family: their names, and the three ways to write titles."""
 
 import csv
 import io
@@ -10,20 +10,11 @@ from typing import Literal
 
 import polars as pl
 
-from datasets_spec.errors import DamagedFileError, SchemaError
-from datasets_spec.schema import RAW_INTERACTIONS, TIME, BadRow, RawTables
+from datasets_spec.microlens_pairs import ID, bad_lines, physical_lines, read_pairs, read_sequences
+from datasets_spec.schema import BadRow, RawTables
 from datasets_spec.spec import MediaKind, RemoteFile
 
 Titles = Literal["quoted_csv", "first_comma"]
-_ID = r"^[0-9A-Za-z_-]+$"
-_PLAIN = ("user_id", "item_id", "timestamp")
-#: The names in the file and those in its readme, in lower case, and ours.
-_HEADERS = {
-    **dict.fromkeys(("user", "userid", "user_id"), "user_id"),
-    **dict.fromkeys(("item", "itemid", "item_id", "video", "videoid"), "item_id"),
-    "timestamp": "timestamp",
-}
-_LAST_MS = 4_102_444_800_000  # 2100-01-01
 _QUOTED_RECORD = re.compile(r'\s*[0-9A-Za-z_-]+,(?:"|[^,]*$)')
 
 
@@ -54,9 +45,19 @@ class MicroLensLayout:
         return f"{self.prefix}_pairs.csv"
 
     @property
+    def sequences(self) -> str:
+        """Name of the file that stands in for it: a user, a tab, and the items in order of time, without times."""
+        return f"{self.prefix}_pairs.tsv"
+
+    @property
     def media(self) -> dict[MediaKind, str]:
         """Paths of an item's video and cover: the file's stem is the item id."""
         return {"video": f"{self.prefix}_videos/{{id}}.mp4", "image": f"{self.prefix}_covers/{{id}}.jpg"}
+
+    @property
+    def archives(self) -> dict[MediaKind, str]:
+        """Zip archives that hold the same files; that of the videos is split into volumes of 2 GB."""
+        return {"video": f"{self.prefix}_videos.zip", "image": f"{self.prefix}_covers.zip"}
 
     def files(self) -> tuple[RemoteFile, ...]:
         """The raw files without media; only pairs and titles are required."""
@@ -117,15 +118,22 @@ def parse_microlens(layout: MicroLensLayout, folder: Path) -> RawTables:
         folder: Where the files lie.
 
     Returns:
-        Interactions and all items (``title``, null where there is none; ``category``, ``likes``, ``views`` where there
-        are files for them); malformed lines with their numbers.
+        Interactions (of the file without times where the other is absent) and all items (``title``, null where there
+        is none; ``category``, ``likes``, ``views`` where there are files for them); malformed lines with their numbers.
 
     Raises:
         SchemaError: The pairs file has another header than expected.
         DamagedFileError: A file is empty.
     """
     bad_rows: list[BadRow] = []
-    interactions = read_pairs(folder / layout.pairs, bad_rows)
+    notes: list[str] = []
+    pairs = folder / layout.pairs
+    if pairs.is_file():
+        interactions = read_pairs(pairs, bad_rows)
+    else:
+        pairs = folder / layout.sequences
+        interactions = read_sequences(pairs, bad_rows)
+        notes.append(f"{layout.pairs} is missing: {layout.sequences} gives the order of the interactions, and no times")
     titles = read_titles(folder / layout.titles, layout.title_style, bad_rows)
     items = pl.DataFrame(
         {"item_id": list(titles), "title": [title or None for title in titles.values()]},
@@ -133,8 +141,7 @@ def parse_microlens(layout: MicroLensLayout, folder: Path) -> RawTables:
     )
     untitled = interactions.select("item_id").unique().join(items, on="item_id", how="anti").sort("item_id")
     items = pl.concat([items, untitled], how="diagonal")
-    files = [folder / layout.pairs, folder / layout.titles]
-    notes: list[str] = []
+    files = [pairs, folder / layout.titles]
     for name, read in ((layout.categories, _read_categories), (layout.likes, _read_likes)):
         if name is None:
             continue
@@ -144,54 +151,6 @@ def parse_microlens(layout: MicroLensLayout, folder: Path) -> RawTables:
         items = items.join(read(folder / name, bad_rows), on="item_id", how="left", maintain_order="left")
         files.append(folder / name)
     return RawTables(interactions, items, bad_rows, tuple(files), tuple(notes))
-
-
-def read_pairs(path: Path, bad_rows: list[BadRow]) -> pl.DataFrame:
-    """Read ``user,item,timestamp`` (milliseconds); malformed lines are appended to `bad_rows`.
-
-    Returns:
-        Columns of ``RAW_INTERACTIONS``; ``order`` is the line number.
-    """
-    lines = _lines(path)
-    if lines.is_empty():
-        raise DamagedFileError(f"{path}: expected the header user,item,timestamp and rows, the file is empty")
-    columns = _header(path, str(lines["line"][0]))
-    if columns is not None:
-        lines = lines[1:]
-    fields = pl.col("line").str.splitn(",", 4)
-    table = lines.with_columns(
-        *(fields.struct.field(f"field_{i}").str.strip_chars().alias(name) for i, name in enumerate(columns or _PLAIN)),
-        fields.struct.field("field_3").alias("rest"),
-    ).with_columns(pl.col("timestamp").cast(pl.Int64, strict=False).alias("ms"))
-    reason = (
-        pl.when(pl.col("line").str.strip_chars() == "")
-        .then(pl.lit("blank"))
-        .when(pl.col("rest").is_not_null() | pl.col("timestamp").is_null())
-        .then(pl.lit("malformed_row"))
-        .when(~(pl.col("user_id").str.contains(_ID) & pl.col("item_id").str.contains(_ID)))
-        .then(pl.lit("bad_id"))
-        .when(pl.col("ms").is_null() | ~pl.col("ms").is_between(0, _LAST_MS))
-        .then(pl.lit("bad_timestamp"))
-    )
-    table = table.with_columns(reason.alias("reason"))
-    bad = table.filter(pl.col("reason") != "blank")
-    bad_rows.extend(_bad_rows(path, bad))
-    return (
-        table.filter(pl.col("reason").is_null())
-        .select("user_id", "item_id", pl.col("ms").cast(TIME).alias("timestamp"), pl.col("number").alias("order"))
-        .cast({"order": RAW_INTERACTIONS["order"]})
-    )
-
-
-def _header(path: Path, first: str) -> list[str] | None:
-    """Our names for the columns of the header line; None when the file starts with data."""
-    names = [name.strip().strip('"') for name in first.split(",")]
-    if len(names) == 3 and names[2].isdigit():
-        return None
-    known = [_HEADERS.get(name.lower(), name) for name in names]
-    if sorted(known) != sorted(_PLAIN):
-        raise SchemaError(f"{path}, line 1: expected the header user,item,timestamp, got {first[:200]!r}")
-    return known
 
 
 def read_titles(path: Path, style: Titles, bad_rows: list[BadRow]) -> dict[str, str]:
@@ -222,21 +181,21 @@ Record = tuple[int, str | None, str | None, str]  # line number, item id, title,
 
 def _first_comma_records(path: Path) -> Iterator[Record]:
     """Each physical line is ``id,title``; a pair of quotes round the whole title is taken off, others stay."""
-    for number, line in _lines(path).select("number", "line").iter_rows():
+    for number, line in physical_lines(path).select("number", "line").iter_rows():
         if not line.strip():
             continue
         item_id, comma, title = line.partition(",")
         item_id, title = item_id.strip(), title.strip()
         if len(title) >= 2 and title[0] == title[-1] == '"' and title.count('"') % 2 == 0:
             title = title[1:-1].replace('""', '"').strip()
-        good = bool(comma) and re.match(_ID, item_id) is not None
+        good = bool(comma) and re.match(ID, item_id) is not None
         yield number, item_id if good else None, title if good else None, line
 
 
 def _quoted_records(path: Path) -> Iterator[Record]:
     """Records of a quoted csv file with the header ``item,title``; one broken record never swallows the next."""
     pending, start = "", 0
-    for number, line in _lines(path).select("number", "line").iter_rows():
+    for number, line in physical_lines(path).select("number", "line").iter_rows():
         if number == 1 and line.replace('"', "").strip().lower() in ("item,title", "id,title", "item_id,title"):
             continue
         if pending and pending.count('"') % 2 == 1 and _QUOTED_RECORD.match(line) is None:
@@ -254,7 +213,7 @@ def _quoted_record(number: int, text: str) -> Record:
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error:
         rows = []
-    if len(rows) != 1 or len(rows[0]) != 2 or re.match(_ID, rows[0][0].strip()) is None:
+    if len(rows) != 1 or len(rows[0]) != 2 or re.match(ID, rows[0][0].strip()) is None:
         return number, None, None, text
     return number, rows[0][0].strip(), rows[0][1].strip(), text
 
@@ -270,7 +229,7 @@ def _read_categories(path: Path, bad_rows: list[BadRow]) -> pl.DataFrame:
 def _read_likes(path: Path, bad_rows: list[BadRow]) -> pl.DataFrame:
     fields = pl.col("line").str.splitn("\t", 3)
     table = (
-        _lines(path)
+        physical_lines(path)
         .filter(pl.col("line").str.strip_chars() != "")
         .with_columns(
             *(
@@ -280,30 +239,11 @@ def _read_likes(path: Path, bad_rows: list[BadRow]) -> pl.DataFrame:
         )
         .with_columns(pl.col("likes", "views").cast(pl.Int64, strict=False))
         .with_columns(
-            pl.when(pl.col("item_id").str.contains(_ID) & pl.col("likes").is_not_null() & pl.col("views").is_not_null())
+            pl.when(pl.col("item_id").str.contains(ID) & pl.col("likes").is_not_null() & pl.col("views").is_not_null())
             .then(pl.when(pl.col("item_id").is_first_distinct()).then(None).otherwise(pl.lit("repeated_item")))
             .otherwise(pl.lit("malformed_row"))
             .alias("reason")
         )
     )
-    bad_rows.extend(_bad_rows(path, table.filter(pl.col("reason").is_not_null())))
+    bad_rows.extend(bad_lines(path, table.filter(pl.col("reason").is_not_null())))
     return table.filter(pl.col("reason").is_null()).select("item_id", "likes", "views")
-
-
-def _bad_rows(path: Path, table: pl.DataFrame) -> Iterator[BadRow]:
-    columns = table.select("number", "item_id", "reason", "line")
-    for number, item_id, reason, line in columns.iter_rows():
-        yield BadRow(path.name, number, item_id, reason, line)
-
-
-def _lines(path: Path) -> pl.DataFrame:
-    """Physical lines as columns ``number`` (from 1) and ``line``, without byte order mark and carriage returns.
-
-    Bytes that are not UTF-8 become U+FFFD.
-    """
-    try:
-        lines = pl.read_lines(path)
-    except pl.exceptions.ComputeError:
-        lines = pl.read_lines(io.BytesIO(path.read_bytes().decode("utf-8", errors="replace").encode()))
-    text = pl.col("line").str.strip_chars_end("\r").str.strip_prefix("\ufeff")
-    return lines.select(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("number"), text)

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import polars as pl
 import pytest
 
 from datasets_spec.errors import ChecksumError, DamagedFileError, DownloadError, MissingSourceError, SchemaError
-from datasets_spec.microlens_format import LAYOUTS, parse_microlens, read_pairs, read_titles
+from datasets_spec.microlens_format import LAYOUTS, parse_microlens, read_titles
+from datasets_spec.microlens_pairs import read_pairs, read_sequences
 from datasets_spec.prepare import prepare
 from datasets_spec.sources import microlens
 from datasets_spec.spec import PrepareConfig
@@ -18,7 +20,6 @@ from datasets_spec.synthetic.serve import serve
 # The first rows of the real file, and a tie.
 PAIRS = b"user,item,timestamp\n1,10,1583378629552\n1,20,1583378629552\n2,10,1662984729152\n2,20,1662984729153\n"
 TITLES = b'item,title\r\n10,"A cat, and ""a dog"""\r\n20,"Second, title"\r\n30,\r\n'
-MEMBERS = ("MicroLens-50k", "MicroLens-100k", "MicroLens-1M")
 LOOSE = PrepareConfig(k_user=1, k_item=1)
 
 
@@ -165,16 +166,137 @@ def test_an_item_without_a_line_in_the_titles_is_an_item(tmp_path):
     assert tables.notes == ("the optional file MicroLens-50k_likes_and_views.txt is missing",)
 
 
-@pytest.mark.parametrize("name", microlens.NAMES)
-def test_the_files_of_a_member(name):
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("microlens-50k", "MicroLens-50k"),
+        ("microlens-100k", "MicroLens-100k"),
+        ("microlens-1m", "MicroLens-1M"),
+        ("microlens-small", "MicroLens-50k"),
+        ("microlens-big", "MicroLens-100k"),
+    ],
+)
+def test_the_files_of_a_member(name, prefix):
     spec = microlens.spec(name)
-    prefix = {"microlens-50k": "MicroLens-50k", "microlens-100k": "MicroLens-100k", "microlens-1m": "MicroLens-1M"}[
-        name
-    ]
+    assert name in microlens.NAMES
     assert spec.config.base_url == f"https://recsys.westlake.edu.cn/{prefix}-Dataset"
     assert spec.files[0].path == f"{prefix}_pairs.csv"
     assert [file.required for file in spec.files][:2] == [True, True]
-    assert all(file.sha256 is not None and len(file.sha256) == 64 for file in spec.files) == (name == "microlens-50k")
+    assert all(file.sha256 is not None and len(file.sha256) == 64 for file in spec.files) == ("50k" in prefix)
+
+
+def test_the_recipes_of_a_paper_share_the_raw_files_and_carry_its_printed_sizes():
+    small, big = microlens.spec("microlens-small"), microlens.spec("microlens-big")
+    assert (small.raw, big.raw) == ("microlens-50k", "microlens-100k")
+    for spec, printed in ((small, "8,694\t8,265\t50,838"), (big, "86,073\t18,700\t597,104")):
+        (counts,) = spec.published
+        assert f"{counts.users:,}\t{counts.items:,}\t{counts.interactions:,}" == printed
+        assert counts.source == "MealRec (arXiv 2603.01926), Table 1"
+        assert spec.config.sample_users >= counts.users  # the sample comes before the bounds
+    assert microlens.spec("microlens-50k").published == ()
+
+
+def test_a_recipe_reads_the_files_of_its_dataset(tmp_path):
+    folder = _folder(tmp_path / "mine", media=("MicroLens-50k_videos/10.mp4",))
+    config = microlens.spec("microlens-small").config.model_copy(update={"k_user": 1, "k_item": 1})
+    prepared = prepare("microlens-small", root=tmp_path / "root", config=config, source=str(folder))
+    assert prepared.n_users == 2
+    assert [path.name for _, path in prepared.media("video")] == ["10.mp4"]
+    assert (tmp_path / "root" / "raw" / "microlens-50k" / "source.json").is_file()
+
+
+SEQUENCES = b"1\t20 10\n2\t10 20 30\n"
+
+
+def test_sequences_without_times_give_an_order(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_bytes(b"\xef\xbb\xbf" + SEQUENCES.replace(b"\n", b" \r\n"))
+    bad = []
+    frame = read_sequences(path, bad)
+    assert frame.select("user_id", "item_id", "order").rows() == [
+        *(("1", "20", 1), ("1", "10", 2)),
+        *(("2", "10", 1), ("2", "20", 2), ("2", "30", 3)),
+    ]
+    assert frame["timestamp"].null_count() == 5
+    assert bad == []
+
+
+def test_malformed_sequences_are_rows_with_their_line_numbers(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_bytes(b"1\t10 ../x 20\n\n2 10 20\n3\t\n1\t30\n a b\t10\n4\t40\n\t50\n")
+    bad = []
+    rows = read_sequences(path, bad).select("user_id", "item_id", "order").rows()
+    assert rows == [("1", "10", 1), ("1", "20", 3), ("4", "40", 1)]
+    assert sorted(_bad(bad)) == [
+        (1, "../x", "bad_id"),
+        (3, None, "malformed_row"),
+        (4, None, "malformed_row"),
+        (5, None, "repeated_user"),
+        (6, None, "bad_id"),
+        (8, None, "bad_id"),
+    ]
+    path.write_bytes(b"")
+    with pytest.raises(DamagedFileError, match=r"pairs.tsv: expected lines of a user, a tab and items"):
+        read_sequences(path, [])
+
+
+@pytest.mark.parametrize("over_http", [False, True], ids=["folder", "site"])
+def test_sequences_stand_in_for_pairs_that_are_absent(tmp_path, over_http):
+    folder = _folder(tmp_path / "mine")
+    (folder / "MicroLens-50k_pairs.tsv").write_bytes(SEQUENCES)
+    (folder / "MicroLens-50k_pairs.csv").unlink()
+    config = LOOSE.model_copy(update={"media": ()})
+    with serve(folder) as url:
+        source = url if over_http else str(folder)
+        prepared = prepare("microlens-50k", root=tmp_path / "root", config=config, source=source)
+        orders = {user: rows["item_id"].to_list() for (user,), rows in prepared.interactions.group_by("user_id")}
+        assert orders == {"1": ["20", "10"], "2": ["10", "20", "30"]}
+        assert prepared.interactions["timestamp"].null_count() == 5
+        assert any("MicroLens-50k_pairs.tsv gives the order" in note for note in prepared.manifest["notes"])
+        # the table with times is preferred as soon as it is there
+        (folder / "MicroLens-50k_pairs.csv").write_bytes(PAIRS)
+        prepared = prepare("microlens-50k", root=tmp_path / "root", config=config, source=source)
+    assert prepared.interactions["timestamp"].null_count() == 0
+
+
+def test_sequences_of_another_site_are_not_kept(tmp_path):
+    rows = {}
+    for name, data in (("one", SEQUENCES), ("two", b"7\t10 20\n")):
+        folder = _folder(tmp_path / name)
+        (folder / "MicroLens-50k_pairs.csv").unlink()
+        (folder / "MicroLens-50k_pairs.tsv").write_bytes(data)
+        with serve(folder) as url:
+            config = LOOSE.model_copy(update={"media": ()})
+            rows[name] = prepare("microlens-50k", root=tmp_path / "root", config=config, source=url).n_users
+    assert rows == {"one": 2, "two": 1}
+
+
+def test_without_both_pairs_files_the_error_names_the_usual_one(tmp_path):
+    folder = _folder(tmp_path / "mine")
+    (folder / "MicroLens-50k_pairs.csv").unlink()
+    with pytest.raises(MissingSourceError, match=r"microlens-50k: expected MicroLens-50k_pairs.csv in"):
+        prepare("microlens-50k", root=tmp_path / "root", config=LOOSE, source=str(folder))
+    with serve(folder) as url, pytest.raises(DownloadError, match=r"by hand(?s:.*)MicroLens-50k_pairs.csv: .*HTTP 404"):
+        prepare("microlens-50k", root=tmp_path / "other", config=LOOSE, source=url)
+
+
+@pytest.mark.parametrize("over_http", [False, True], ids=["folder", "site"])
+def test_covers_come_out_of_a_zip_and_nothing_else_does(tmp_path, over_http):
+    folder = _folder(tmp_path / "mine")
+    with zipfile.ZipFile(folder / "MicroLens-50k_covers.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("MicroLens-50k_covers/10.jpg", "../../20.jpg", "MicroLens-50k_covers/30.jpg"):
+            archive.writestr(name, name)
+    with serve(folder) as url:
+        source = url if over_http else str(folder)
+        prepared = prepare("microlens-50k", root=tmp_path / "root", config=LOOSE, source=source)
+    ((item_id, path),) = prepared.media("image")
+    assert (item_id, path.read_text()) == ("10", "MicroLens-50k_covers/10.jpg")
+    rows = prepared.quarantine.filter(pl.col("file").str.contains("cover")).sort("file")
+    assert rows.select("item_id", "reason").rows() == [(None, "unsafe_member"), ("20", "missing")]
+    assert "'../../20.jpg': its name leads out of the folder" in rows["detail"][0]
+    assert [path.name for path in tmp_path.rglob("*.jpg")] == ["10.jpg"]
+    if not over_http:
+        assert not list(folder.rglob("*.jpg"))
 
 
 def test_a_local_folder_is_read_in_place(tmp_path):
