@@ -6,11 +6,13 @@ hold blanks, so a line is read from its end. Only the vectors of words that occu
 
 A word is looked up as written, then in lower case, then the same without what follows an apostrophe. Words without a
 vector are counted; a text in which no word has one is a fault, never a zero vector: it would stand for nothing and
-equal every other such text.
+equal every other such text. Chinese is the common case: the published vectors are of English words, and Chinese is
+written without blanks, so that a clause counts as one word. How many texts are lost is said once, with the reason.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import zipfile
 from collections.abc import Generator, Iterator, Sequence
@@ -27,8 +29,15 @@ from extractors.spec import EncodedBatch, EncoderSpec, Modality, RowFault, Store
 from extractors.text import EMPTY_TEXT, normalise
 from extractors.toy import TOY_GLOVE_FILE
 
+_log = logging.getLogger(__name__)
+
 NAME = "glove"
 LICENCE = "PDDL-1.0"
+_CHINESE = re.compile("[\u3400-\u9fff]")
+_ADVICE = (
+    "they are Chinese and the vectors are of English words: encode an English column by text=COLUMN, such as "
+    "text=title_en or text=asr_en of ShortVideo"
+)
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _TEXTS_AT_ONCE = 4096
 _LINES_FOR_WIDTH = 200
@@ -70,12 +79,34 @@ class GloveEncoder:
         self._vectors: dict[str, np.ndarray | None] = {}  # None: looked for, and not in the file
 
     def announce(self, texts: Sequence[str], /) -> None:
-        """Read the vectors of all texts to come in one pass over the file; without it, each batch is a pass."""
+        """Read the vectors of all texts to come in one pass over the file; without it, each batch is a pass.
+
+        Texts of which no word has a vector are counted in one warning, when they are announced first.
+        """
+        if self._read(texts):
+            self._warn_of_lost(texts)
+
+    def _read(self, texts: Sequence[str]) -> bool:
+        """Look up the words that were not looked up before; whether there were any."""
         spellings = {spelling for text in texts for word in words(text) for spelling in candidates(word)}
         unknown = spellings - self._vectors.keys()
         if unknown:
             self._vectors.update(dict.fromkeys(unknown))
             self._vectors.update(self._table.read(unknown))
+        return bool(unknown)
+
+    def _warn_of_lost(self, texts: Sequence[str]) -> None:
+        lost = [text for text in texts if self._is_lost(words(text))]
+        if not lost:
+            return
+        chinese = sum(bool(_CHINESE.search(text)) for text in lost)
+        advice = f"; {chinese} of them: {_ADVICE}" if chinese else ""
+        message = "%s: no word of %d of %d texts has a vector; they go to quarantine as all_oov, the first is %r%s"
+        _log.warning(message, NAME, len(lost), len(texts), normalise(lost[0])[:60], advice)
+
+    def _is_lost(self, found: Sequence[str]) -> bool:
+        """Whether there are words, and none has a vector."""
+        return bool(found) and all(self._vector(word) is None for word in found)
 
     def encode(self, batch: Sequence[str], /) -> EncodedBatch:
         """Encode texts.
@@ -88,7 +119,7 @@ class GloveEncoder:
             ``counts`` holds ``tokens`` and ``oov_tokens``.
         """
         require_rows(batch, encoder=NAME)
-        self.announce(batch)
+        self._read(batch)
         embedding = np.full((len(batch), self.spec.dim), np.nan, dtype=np.float32)
         faults: dict[int, RowFault] = {}
         tokens = unknown = 0
@@ -100,9 +131,7 @@ class GloveEncoder:
             if known:
                 embedding[row] = np.mean(known, axis=0, dtype=np.float64)
             elif found:
-                faults[row] = RowFault(
-                    "all_oov", f"none of the {len(found)} words has a vector, first {words(text)[0]!r}"
-                )
+                faults[row] = _all_oov(text)
             else:
                 faults[row] = EMPTY_TEXT if not normalise(text) else RowFault("no_words", "the text holds no word")
         return EncodedBatch(embedding, faults=faults, counts={"tokens": tokens, "oov_tokens": unknown})
@@ -110,6 +139,12 @@ class GloveEncoder:
     def _vector(self, word: str) -> np.ndarray | None:
         found = (self._vectors[spelling] for spelling in candidates(word))
         return next((vector for vector in found if vector is not None), None)
+
+
+def _all_oov(text: str) -> RowFault:
+    found = words(text)
+    advice = f"; {_ADVICE}" if _CHINESE.search(text) else ""
+    return RowFault("all_oov", f"none of the {len(found)} words has a vector, first {found[0][:40]!r}{advice}")
 
 
 def words(text: str) -> list[str]:

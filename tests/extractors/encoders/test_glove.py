@@ -8,6 +8,8 @@ import pytest
 from extractors import registry
 from extractors.checkpoint import CheckpointChoiceError, CheckpointError
 from extractors.encoders.glove import candidates, words
+from extractors.extract import announce, extract_text, hash_texts, open_feature
+from feature_store import FeatureStore
 
 LINES = [
     "the 1 0 0 0",
@@ -57,8 +59,59 @@ def test_a_text_without_known_words_is_a_fault_and_never_a_zero_vector(table):
     np.testing.assert_array_equal(encoded.embedding[4], [0, 1, 0, 0])
 
 
-def test_a_title_in_a_language_without_vectors_is_all_oov(table):
-    assert build(table).encode(["成都的夜市"]).faults[0].reason == "all_oov"
+ADVICE = (
+    "they are Chinese and the vectors are of English words: encode an English column by text=COLUMN, such as "
+    "text=title_en or text=asr_en of ShortVideo"
+)
+OUTCOME = "they go to quarantine as all_oov"
+
+
+def test_a_title_in_a_language_without_vectors_is_all_oov_and_says_what_to_do(table):
+    faults = build(table).encode(["成都的夜市，很热闹", "成都 cat"]).faults
+    assert list(faults) == [0]  # one English word is enough for a vector
+    assert faults[0].reason == "all_oov"
+    assert faults[0].detail == f"none of the 2 words has a vector, first '成都的夜市'; {ADVICE}"
+
+
+def test_lost_texts_are_counted_in_one_warning(table, caplog):
+    encoder = build(table)
+    texts = ["成都的夜市", "the cat", "重庆", "zzz yyy", "!!!", ""]
+    encoder.announce(texts)
+    encoder.encode(texts)
+    encoder.announce(texts[:3])  # a part of them, as a task does
+    assert [record.getMessage() for record in caplog.records] == [
+        "glove: no word of 3 of 6 texts has a vector; they go to quarantine as all_oov, the first is '成都的夜市'; "
+        f"2 of them: {ADVICE}"
+    ]
+
+
+def test_an_extraction_of_chinese_titles_says_what_became_of_them(table, tmp_path, caplog):
+    texts = {"1": "成都的夜市", "2": "重庆火锅", "3": "the cat"}
+    store = FeatureStore.open(tmp_path / "store", create=True)
+    settings = {"checkpoint": str(table)}
+    feature = open_feature("glove", settings, contents=hash_texts(texts), store=store, toy_root=tmp_path)
+    announce(texts, feature)
+    report = extract_text(texts, feature)
+    assert (report.encoded, report.failed) == (1, 2)
+    quarantined = store.quarantined().select("item_id", "reason", "detail").rows()
+    assert [row[:2] for row in quarantined] == [("1", "all_oov"), ("2", "all_oov")]
+    assert all(detail.endswith(ADVICE) for *_, detail in quarantined)
+    assert sum(f"no word of 2 of 3 texts has a vector; {OUTCOME}" in message for message in caplog.messages) == 1
+    assert store.latest().matrix(["1", "2", "3"]).present.tolist() == [False, False, True]
+
+
+def test_lost_texts_that_are_not_chinese_get_no_advice_about_chinese(table, caplog):
+    encoder = build(table)
+    encoder.announce(["the cat", "zzz yyy"])
+    assert [record.getMessage() for record in caplog.records] == [
+        "glove: no word of 1 of 2 texts has a vector; they go to quarantine as all_oov, the first is 'zzz yyy'"
+    ]
+    assert encoder.encode(["zzz"]).faults[0].detail == "none of the 1 words has a vector, first 'zzz'"
+
+
+def test_texts_with_vectors_are_announced_in_silence(table, caplog):
+    build(table).announce(["the cat", "dog zzz", ""])
+    assert caplog.records == []
 
 
 def test_the_file_is_read_once_for_what_was_announced(table, monkeypatch):
