@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
 
+from datasets_spec.schema import INTERACTIONS, CodedInteractions
 
-def digest(frame: pl.DataFrame) -> str:
+#: Rows that are looked at together; a multiple of 8, since nulls are counted in bits.
+_PIECE = 1 << 20
+
+
+def digest(table: pl.DataFrame | CodedInteractions) -> str:
     """SHA-256 over names, types and values of a table, in hexadecimal.
 
     Numbers and times enter as their bytes, texts as their lengths and their UTF-8 bytes; nulls as a mask. Columns of
     other types enter as JSON text.
     """
     state = hashlib.sha256()
-    for column in frame.get_columns():
-        state.update(f"{column.name}\0{column.dtype}\0{len(column)}\0".encode())
-        state.update(np.packbits(column.is_null().to_numpy()).tobytes())
-        physical = _json(column) if column.dtype.is_nested() else column.to_physical()
-        if physical.dtype == pl.String:
-            text = physical.fill_null("")
-            state.update(text.str.len_bytes().cast(pl.UInt32).to_numpy().tobytes())
-            state.update("".join(text.to_list()).encode())
+    schema = table.schema if isinstance(table, pl.DataFrame) else INTERACTIONS
+    for name, dtype in schema.items():
+        state.update(f"{name}\0{dtype}\0{table.height}\0".encode())
+        for piece in _pieces(table, name):
+            state.update(np.packbits(piece.is_null().to_numpy()).tobytes())
+        if dtype == pl.String or dtype.is_nested():
+            for piece in _pieces(table, name):
+                state.update(_text(piece).str.len_bytes().cast(pl.UInt32).to_numpy().tobytes())
+            for piece in _pieces(table, name):
+                state.update(_text(piece).str.join("").item().encode())
         else:
-            state.update(physical.fill_null(0).to_numpy().tobytes())
+            for piece in _pieces(table, name):
+                state.update(piece.to_physical().fill_null(0).to_numpy().tobytes())
     return state.hexdigest()
+
+
+def _pieces(table: pl.DataFrame | CodedInteractions, name: str) -> Iterator[pl.Series]:
+    for start in range(0, table.height, _PIECE):
+        if isinstance(table, CodedInteractions):
+            yield table.column(name, start, _PIECE)
+        else:
+            yield table[name].slice(start, _PIECE)
+
+
+def _text(piece: pl.Series) -> pl.Series:
+    texts = _json(piece) if piece.dtype.is_nested() else piece
+    return texts.fill_null("")
 
 
 def _json(column: pl.Series) -> pl.Series:

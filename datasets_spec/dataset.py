@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from datasets_spec.errors import ConfigConflictError, DamagedFileError, NotPreparedError
 from datasets_spec.partfile import sha256_of, sync_folder
-from datasets_spec.schema import INTERACTIONS, ITEMS, QUARANTINE, SPLITS, USERS, check_columns
+from datasets_spec.schema import INTERACTIONS, ITEMS, QUARANTINE, SPLITS, USERS, CodedInteractions, check_columns
 from datasets_spec.spec import MediaKind
 
 MANIFEST = "manifest.json"
+#: Rows that are written together.
+_ROW_GROUP = 1 << 20
 #: Table name = file name; the first four are the dataset, the last says what could not be used.
 TABLES: dict[str, dict[str, pl.DataType]] = {
     "interactions": INTERACTIONS,
@@ -38,8 +42,8 @@ class PreparedDataset:
         path: The folder.
         manifest: ``name``, ``title``, ``version``, ``created_at``, ``licence``, ``config``, ``raw`` (size and SHA-256
             of each raw file), ``notes``, ``steps`` (what was left after each), ``kcore`` (pass by pass), ``split``
-            (sizes and leakage ``line``), ``stats``, ``items_with`` (items by modality), ``bad_rows`` (count by
-            reason), ``digests``, ``id_map`` and ``files``.
+            (sizes and leakage ``line``), ``stats``, ``published`` (sizes that papers print), ``items_with`` (items by
+            modality), ``bad_rows`` (count by reason), ``digests``, ``id_map`` and ``files``.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -183,12 +187,15 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         ) from error
 
 
-def write(path: Path, tables: dict[str, pl.DataFrame], manifest: dict[str, Any]) -> PreparedDataset:
+def write(
+    path: Path, interactions: CodedInteractions, tables: dict[str, pl.DataFrame], manifest: dict[str, Any]
+) -> PreparedDataset:
     """Write a prepared folder: into a sibling first, made durable, then renamed into place.
 
     Args:
         path: ``<root>/prepared/<dataset>``; an older one is replaced as a whole.
-        tables: All of :data:`TABLES`.
+        interactions: The interactions.
+        tables: All other tables of :data:`TABLES`.
         manifest: Without ``files``, which is added here.
 
     Returns:
@@ -199,12 +206,10 @@ def write(path: Path, tables: dict[str, pl.DataFrame], manifest: dict[str, Any])
     folder.chmod(0o755)
     try:
         files: dict[str, dict[str, Any]] = {}
-        for table, columns in TABLES.items():
-            frame = tables[table]
-            check_columns(frame, columns, table=table, exact=table != "items")
+        for table in TABLES:
             file = folder / f"{table}.parquet"
-            frame.write_parquet(file)
-            files[file.name] = {"rows": frame.height, "bytes": file.stat().st_size, "sha256": sha256_of(file)}
+            rows = _write_rows(file, interactions) if table == "interactions" else _write_table(file, tables[table])
+            files[file.name] = {"rows": rows, "bytes": file.stat().st_size, "sha256": sha256_of(file)}
         complete = {**manifest, "files": files}
         (folder / MANIFEST).write_text(json.dumps(complete, indent=2, ensure_ascii=False) + "\n")
         for file in folder.iterdir():
@@ -214,6 +219,27 @@ def write(path: Path, tables: dict[str, pl.DataFrame], manifest: dict[str, Any])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return PreparedDataset.open(path)
+
+
+def _write_table(file: Path, frame: pl.DataFrame) -> int:
+    check_columns(frame, TABLES[file.stem], table=file.stem, exact=file.stem != "items")
+    frame.write_parquet(file)
+    return frame.height
+
+
+def _write_rows(file: Path, interactions: CodedInteractions) -> int:
+    """Row group by row group: the texts of all rows together would take several times the memory of the numbers."""
+    schema = _arrow(interactions, 0, 0).schema
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for start in range(0, interactions.height, _ROW_GROUP):
+            writer.write_table(_arrow(interactions, start, _ROW_GROUP))
+    return interactions.height
+
+
+def _arrow(interactions: CodedInteractions, start: int, length: int) -> pa.Table:
+    frame = interactions.frame(start, length)
+    check_columns(frame, INTERACTIONS, table="interactions")
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def _sync_file(path: Path) -> None:
@@ -233,7 +259,7 @@ def _put_in_place(folder: Path, path: Path) -> None:
 
 @contextmanager
 def writer_lock(path: Path) -> Generator[None]:
-    """Let one process at a time prepare the folder ``path``; first undo what a crash left half done."""
+    """Let one process at a time write the folder ``path``; first undo what a crash left half done."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from datasets_spec import content, idmap, registry, split, stats
 from datasets_spec.dataset import PreparedDataset, read_manifest, write, writer_lock
 from datasets_spec.errors import DamagedFileError, EmptyResultError
-from datasets_spec.filtering import Filtered, has_modality, keep_rows
+from datasets_spec.filtering import Coded, Filtered, code_rows, has_modality, keep_rows
 from datasets_spec.idmap import IdMap
+from datasets_spec.kcore import group_rows
 from datasets_spec.partfile import sha256_of
 from datasets_spec.raw import raw_file
 from datasets_spec.registry import Source
-from datasets_spec.schema import BadRow, RawTables, bad_rows_frame
-from datasets_spec.spec import DatasetSpec, Modality, PrepareConfig, Progress
+from datasets_spec.schema import PARTS, BadRow, CodedInteractions, RawTables, bad_rows_frame, starts_of
+from datasets_spec.spec import DatasetSpec, Modality, PrepareConfig, Progress, PublishedCounts
 
 __all__ = ["PreparedDataset", "prepare"]
 
@@ -49,7 +52,7 @@ def prepare(
 
     Args:
         name: The dataset.
-        root: Raw files go to ``raw/<name>``, the result to ``prepared/<name>``.
+        root: Raw files go to ``raw/<spec.raw or name>``, the result to ``prepared/<name>``.
         config: What to do; None = the dataset's defaults.
         source: A local folder (read in place) or an address to take the raw files from; None = where they came from
             last time, or the dataset's own addresses.
@@ -69,33 +72,37 @@ def prepare(
     member, spec = registry.load(name)
     chosen = config or spec.config
     chosen = chosen.model_copy(update={"media": spec.media_for(chosen)})
-    raw_dir = root.absolute() / "raw" / name
+    raw_dir = root.absolute() / "raw" / (spec.raw or name)
     path = root.absolute() / "prepared" / name
-    with writer_lock(path):
+    with writer_lock(raw_dir), writer_lock(path):  # recipes may share a raw folder
         member.acquire(spec, chosen, raw_dir, source=source, progress=progress)
         _tell(progress, "parse", 0)
         tables = member.parse(spec, chosen, raw_dir)
         _tell(progress, "parse", 1)
         for note in tables.notes:
             _log.warning("%s: %s", name, note)
-        kept = keep_rows(tables, chosen, name=name)
+        coded = code_rows(tables)
+        tables = replace(tables, interactions=tables.interactions.clear())  # their memory is needed from here on
+        kept = keep_rows(tables, chosen, name=name, coded=coded)
         _tell(progress, "filter", 1)
         previous = _previous(path, chosen)
-        users = idmap.number(kept.interactions["user_id"], _ids(previous, "user_id"))
-        items = idmap.number(kept.interactions["item_id"], _ids(previous, "item_id"))
+        users, items = _numbers(kept.coded, previous)
         catalogue, bad_media = _media(member, spec, chosen, raw_dir, _catalogue(items, tables), source, progress)
-        built = _tables(kept, users, items, catalogue, chosen)
+        interactions = _interactions(kept.coded, users, items, chosen)
+        built = {"items": catalogue, **_per_user(interactions)}
         built["quarantine"] = pl.concat(
             [bad_rows_frame(tables.bad_rows, stage="parse"), bad_rows_frame(bad_media, stage="media")]
         )
-        manifest = _manifest(spec, chosen, tables, kept, built, raw_dir)
+        manifest = _manifest(spec, chosen, tables, kept, interactions, built, raw_dir)
         manifest["id_map"] = {side: _map_report(made) for side, made in (("users", users), ("items", items))}
         if previous is not None and _same(previous.manifest, manifest):
             _log.info("%s: nothing changed; version %s stays", name, previous.version[:12])
             return previous
-        prepared = write(path, built, manifest)
+        prepared = write(path, interactions, built, manifest)
         _tell(progress, "write", 1)
     _log.info("%s: %s", prepared, manifest["split"]["line"])
+    for entry in spec.published:
+        _log.info("%s: %s", name, _beside(entry, manifest["stats"]))
     return prepared
 
 
@@ -117,13 +124,16 @@ def _previous(path: Path, config: PrepareConfig) -> PreparedDataset | None:
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in _NOT_RECIPE}
+    """The settings that were made; one that did not exist yet counts as not made."""
+    return {key: value for key, value in config.items() if key not in _NOT_RECIPE and value is not None}
 
 
-def _ids(previous: PreparedDataset | None, column: str) -> list[str]:
+def _numbers(coded: Coded, previous: PreparedDataset | None) -> tuple[IdMap, IdMap]:
+    """Number the users and items that have rows."""
+    users, items = coded.users.filter(coded.present("user")), coded.items.filter(coded.present("item"))
     if previous is None:
-        return []
-    return (previous.users if column == "user_id" else previous.items)[column].to_list()
+        return idmap.number(users), idmap.number(items)
+    return idmap.number(users, previous.users["user_id"]), idmap.number(items, previous.items["item_id"])
 
 
 def _catalogue(items: IdMap, tables: RawTables) -> pl.DataFrame:
@@ -148,29 +158,40 @@ def _media(
     return filled.sort("item"), bad
 
 
-def _tables(
-    kept: Filtered, users: IdMap, items: IdMap, catalogue: pl.DataFrame, config: PrepareConfig
-) -> dict[str, pl.DataFrame]:
-    rows = (
-        kept.interactions.join(users.frame("user", "user_id"), on="user_id", maintain_order="left")
-        .join(items.frame("item", "item_id"), on="item_id", maintain_order="left")
-        .sort("user", maintain_order=True)
-        .with_columns(position=pl.int_range(pl.len(), dtype=pl.Int32).over("user"))
-    )
-    rows = rows.with_columns(split.label(rows, how=config.split, seed=config.seed))
-    if not (rows["split"] == "train").any():
+def _interactions(coded: Coded, users: IdMap, items: IdMap, config: PrepareConfig) -> CodedInteractions:
+    """The rows with numbers in place of codes, sorted by (user, position) and labelled; ``coded`` is used up."""
+    user = _renumber(coded, "user", users)
+    rows = pl.DataFrame({"user": user, "item": _renumber(coded, "item", items), "timestamp": coded.rows["timestamp"]})
+    coded.rows = coded.rows.clear()
+    if (np.diff(user) < 0).any():  # users with numbers from before: not in the order of the ids
+        rows = rows[group_rows(user, len(users) + 1)[1]]
+    user = rows["user"].to_numpy()
+    starts = starts_of(user)
+    position = np.arange(len(user), dtype=np.int32) - np.repeat(starts[:-1].astype(np.int32), np.diff(starts))
+    labels = split.label(rows, users.ids, how=config.split, seed=config.seed)
+    if not (labels == PARTS.index("train")).any():
         raise EmptyResultError(f"split={config.split} leaves no training row of {rows.height}; choose another split")
-    interactions = rows.select("user", "item", "user_id", "item_id", "timestamp", "position", "split")
-    counts = interactions.group_by("user").agg(
-        pl.len().cast(pl.Int32).alias("interactions"),
-        *((pl.col("split") == part).sum().cast(pl.Int32).alias(part) for part in split.NAMES),
-    )
-    per_user = users.frame("user", "user_id").join(counts, on="user", maintain_order="left")
+    rows = rows.with_columns(position=pl.Series(position), split=pl.Series(labels))
+    return CodedInteractions(rows, users.ids, items.ids)
+
+
+def _renumber(coded: Coded, side: str, made: IdMap) -> npt.NDArray[np.int32]:
+    there = coded.present(side)
+    number = np.zeros(len(there), dtype=np.int32)
+    number[there] = made.numbers((coded.users if side == "user" else coded.items).filter(there))
+    return number[coded.rows[side].to_numpy()]
+
+
+def _per_user(interactions: CodedInteractions) -> dict[str, pl.DataFrame]:
+    """The tables ``users`` and ``splits``."""
+    user, labels = (interactions.rows[column].to_numpy() for column in ("user", "split"))
+    numbers = pl.int_range(1, len(interactions.users) + 1, dtype=pl.Int32, eager=True)
+    counts = {part: np.bincount(user[labels == place], minlength=len(numbers) + 1) for place, part in enumerate(PARTS)}
+    splits = {part: pl.Series(count[1:], dtype=pl.Int32) for part, count in counts.items()}
+    total = splits["train"] + splits["valid"] + splits["test"]
     return {
-        "interactions": interactions,
-        "items": catalogue,
-        "users": per_user.select("user", "user_id", "interactions"),
-        "splits": per_user.select("user", *split.NAMES),
+        "users": pl.DataFrame({"user": numbers, "user_id": interactions.users, "interactions": total}),
+        "splits": pl.DataFrame({"user": numbers, **splits}),
     }
 
 
@@ -179,15 +200,17 @@ def _manifest(
     config: PrepareConfig,
     tables: RawTables,
     kept: Filtered,
+    interactions: CodedInteractions,
     built: dict[str, pl.DataFrame],
     raw_dir: Path,
 ) -> dict[str, Any]:
     """All that is worth knowing about the result, without ``id_map`` and ``files``."""
-    items = built["items"]
+    items, rows = built["items"], interactions.rows
     # Where media files lie is not content, whether an item has one is.
     places = [column for column in ("video", "image") if column in items.columns]
     content_items = items.with_columns(pl.col(column).is_not_null() for column in places)
-    digests = {table: content.digest(built[table]) for table in ("interactions", "users", "splits")}
+    digests = {table: content.digest(built[table]) for table in ("users", "splits")}
+    digests["interactions"] = content.digest(interactions)
     digests["items"] = content.digest(content_items)
     return {
         "name": spec.name,
@@ -198,10 +221,11 @@ def _manifest(
         "config": config.model_dump(mode="json"),
         "raw": _raw_files(spec, tables, raw_dir),
         "notes": list(tables.notes),
-        "steps": [step.as_dict() for step in kept.steps],
+        "steps": [step.as_dict() for step in kept.coded.steps],
         "kcore": asdict(kept.kcore),
-        "split": split.report(built["interactions"], how=config.split).as_dict(),
-        "stats": stats.describe(built["interactions"]).as_dict(),
+        "split": split.report(rows, rows["split"].to_numpy(), how=config.split).as_dict(),
+        "stats": stats.describe(rows).as_dict(),
+        "published": [asdict(entry) for entry in spec.published],
         "items_with": _coverage(items),
         "bad_rows": dict(sorted(Counter(built["quarantine"]["reason"].to_list()).items())),
         "digests": {
@@ -224,6 +248,13 @@ def _coverage(items: pl.DataFrame) -> dict[str, int]:
     kinds: tuple[Modality, ...] = ("text", "image", "video")
     found = {kind: has for kind in kinds if (has := has_modality(items, kind)) is not None}
     return {kind: items.filter(has).height for kind, has in found.items()}
+
+
+def _beside(entry: PublishedCounts, ours: dict[str, Any]) -> str:
+    """What a paper prints, and ours beside it."""
+    theirs = {"users": entry.users, "items": entry.items, "interactions": entry.interactions}
+    pairs = (f"{count} {what}, ours {ours[what]} ({ours[what] / count - 1:+.1%})" for what, count in theirs.items())
+    return f"{entry.source} prints {'; '.join(pairs)}"
 
 
 def _map_report(made: IdMap) -> dict[str, Any]:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from datasets_spec.errors import SchemaError
@@ -17,6 +20,7 @@ TIME = pl.Datetime("ms", "UTC")
 #: Number 0 is padding: users and items are numbered from 1.
 PADDING = 0
 
+#: Ids may also be integers or Categorical, which save memory; their texts are what counts. ``order`` may be left out.
 RAW_INTERACTIONS: dict[str, pl.DataType] = {
     "user_id": pl.String(),
     "item_id": pl.String(),
@@ -35,6 +39,8 @@ INTERACTIONS: dict[str, pl.DataType] = {
 #: Items have these first; the columns that the dataset has follow.
 ITEMS: dict[str, pl.DataType] = {"item": pl.Int32(), "item_id": pl.String(), "title": pl.String()}
 USERS: dict[str, pl.DataType] = {"user": pl.Int32(), "user_id": pl.String(), "interactions": pl.Int32()}
+#: Parts of a split; a row's part is held as an index into these.
+PARTS = ("train", "valid", "test")
 #: Rows of each user in each split.
 SPLITS: dict[str, pl.DataType] = {"user": pl.Int32(), "train": pl.Int32(), "valid": pl.Int32(), "test": pl.Int32()}
 QUARANTINE: dict[str, pl.DataType] = {
@@ -79,8 +85,8 @@ class RawTables:
 
     Attributes:
         interactions: Columns :data:`RAW_INTERACTIONS`. ``timestamp`` is null where the source has none; ``order`` is
-            looked at only in rows without a timestamp, and there it is the time (it may be null elsewhere). Row
-            order means nothing.
+            looked at only in rows without a timestamp, and there it is the time (it may be null elsewhere, and absent
+            where every row has a timestamp). Row order means nothing.
         items: ``item_id`` (unique), ``title`` and what the dataset has: ``category``, ``brand``, ``video``, ``image``
             (absolute paths), ``video_url``, ``image_url`` … Items of ``interactions`` may be absent here.
         bad_rows: Rows and items that could not be used.
@@ -100,7 +106,7 @@ class RawTables:
         Raises:
             SchemaError: Naming the table and the column.
         """
-        check_columns(self.interactions, RAW_INTERACTIONS, table="raw interactions")
+        check_columns(self.interactions, _raw_columns(self.interactions), table="raw interactions")
         check_columns(self.items, {"item_id": pl.String(), "title": pl.String()}, table="raw items", exact=False)
         for frame, column in ((self.interactions, "user_id"), (self.interactions, "item_id"), (self.items, "item_id")):
             nulls = frame[column].null_count()
@@ -115,6 +121,63 @@ class RawTables:
             f"RawTables(interactions={self.interactions.height} rows, items={self.items.height} rows "
             f"{self.items.columns}, bad_rows={len(self.bad_rows)})"
         )
+
+
+def _raw_columns(frame: pl.DataFrame) -> dict[str, pl.DataType]:
+    """:data:`RAW_INTERACTIONS`, with what a source may choose as it is in ``frame``."""
+    compact = {
+        name: dtype
+        for name, dtype in frame.schema.items()
+        if name in ("user_id", "item_id") and (dtype.is_integer() or isinstance(dtype, pl.Categorical | pl.Enum))
+    }
+    expected = {**RAW_INTERACTIONS, **compact}
+    return {name: dtype for name, dtype in expected.items() if name != "order" or name in frame.columns}
+
+
+@dataclass(frozen=True)
+class CodedInteractions:
+    """Prepared interactions with users and items as numbers; their texts are looked up piece by piece when asked for.
+
+    Attributes:
+        rows: ``user`` and ``item`` (Int32, from 1), ``timestamp``, ``position`` (Int32) and ``split`` (UInt8, index
+            into :data:`PARTS`); sorted by (user, position).
+        users: String ``[users]`` id of user ``i + 1``.
+        items: String ``[items]`` id of item ``i + 1``.
+    """
+
+    rows: pl.DataFrame
+    users: pl.Series
+    items: pl.Series
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return self.rows.height
+
+    def column(self, name: str, start: int, length: int) -> pl.Series:
+        """A piece of a column of :data:`INTERACTIONS`."""
+        if name in ("user_id", "item_id"):
+            texts = self.users if name == "user_id" else self.items
+            found = texts.gather(self.rows[name.removesuffix("_id")].slice(start, length) - 1)
+        elif name == "split":
+            found = pl.Series(PARTS).gather(self.rows["split"].slice(start, length))
+        else:
+            found = self.rows[name].slice(start, length)
+        return found.alias(name)
+
+    def frame(self, start: int, length: int) -> pl.DataFrame:
+        """Rows with the columns :data:`INTERACTIONS`."""
+        return pl.DataFrame([self.column(name, start, length) for name in INTERACTIONS])
+
+    def __repr__(self) -> str:
+        return f"CodedInteractions({self.height} rows, {len(self.users)} users, {len(self.items)} items)"
+
+
+def starts_of(user: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+    """Where each run of equal numbers begins in ``[rows]``, and the number of rows at the end: ``[runs + 1]``."""
+    if len(user) == 0:
+        return np.zeros(1, dtype=np.int64)
+    return np.concatenate([[0], np.flatnonzero(user[1:] != user[:-1]) + 1, [len(user)]])
 
 
 def check_columns(frame: pl.DataFrame, expected: dict[str, pl.DataType], *, table: str, exact: bool = True) -> None:

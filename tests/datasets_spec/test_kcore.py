@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets_spec.kcore import k_core
+from datasets_spec import kcore
+from datasets_spec.kcore import group_rows, k_core
 
 
 def literal(user, item, k_user, k_item):
@@ -27,17 +28,38 @@ def path_graph(edges):
     return user, item
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.parametrize("scans", [0, 1, 100], ids=["index at once", "index after a scan", "scans only"])
+@pytest.mark.parametrize("small", [0, 64], ids=["numpy", "plain loop"])
+@settings(max_examples=100, deadline=None)
 @given(
-    rows=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=120),
+    rows=st.lists(st.tuples(st.integers(0, 12), st.integers(-3, 9)), min_size=1, max_size=120),
     k_user=st.integers(0, 6),
     k_item=st.integers(0, 6),
 )
-def test_equals_the_literal_definition_with_duplicates(rows, k_user, k_item):
+def test_equals_the_literal_definition_with_duplicates_in_any_order(scans, small, rows, k_user, k_item):
     user, item = np.array(rows).T
-    mask, report = k_core(user, item, k_user=k_user, k_item=k_item)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kcore, "_SCANS", scans)
+        patch.setattr(kcore, "_SMALL_FRONTIER", small)
+        mask, report = k_core(user, item, k_user=k_user, k_item=k_item)
     np.testing.assert_array_equal(mask, literal(user, item, k_user, k_item))
     assert report.kept == (len(set(user[mask])), len(set(item[mask])), mask.sum())
+    assert (report.users, report.items, report.rows) == (len(set(user)), len(set(item)), len(rows))
+    assert sum(entry.removed_rows for entry in report.rounds) == len(rows) - mask.sum()
+
+
+@pytest.mark.parametrize("scans", [0, 100])
+def test_equals_the_literal_definition_on_thousands_of_random_graphs(monkeypatch, scans):
+    monkeypatch.setattr(kcore, "_SCANS", scans)
+    generator = np.random.default_rng(scans)
+    partly = 0
+    for _ in range(1500):
+        rows, n_users, n_items, k_user, k_item = generator.integers(1, (60, 20, 20, 6, 6))
+        user, item = generator.integers(0, n_users, rows), generator.integers(0, n_items, rows)
+        mask, _ = k_core(user, item, k_user=k_user, k_item=k_item)
+        np.testing.assert_array_equal(mask, literal(user, item, k_user, k_item))
+        partly += 0 < mask.sum() < rows
+    assert partly > 200  # neither all nor nothing
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -111,18 +133,25 @@ def test_bounds_of_zero_and_one_bind_nothing(k):
     [
         (np.array([7, 7, 9]), np.array([2**40, 2**40, 5])),
         (np.array([7, 7, 9], dtype=np.uint8), np.array([2, 2, 5], dtype=np.int16)),
+        (np.array([7, 7, 2**64 - 1], dtype=np.uint64), np.array([0, 0, 1], dtype=np.uint64)),
         (["u", "u", "v"], ["x", "x", "y"]),
         (np.array(["u", "u", "v"]), np.array(["x", "x", "y"], dtype=object)),
         (pl.Series(["u", "u", "v"]), pl.Series([1, 1, 2])),
         (pl.Series(["u", "u", "v"], dtype=pl.Categorical), (1, 1, 2)),
     ],
-    ids=["int64", "small ints", "lists", "string arrays", "series", "categorical"],
+    ids=["int64", "small ints", "unsigned", "lists", "string arrays", "series", "categorical"],
 )
 def test_all_kinds_of_columns(user, item):
     mask, report = k_core(user, item, k_user=2, k_item=2)
     assert mask.dtype == np.bool_
     assert mask.tolist() == [True, True, False]
     assert (report.users, report.items, report.rows) == (2, 2, 3)
+
+
+def test_rows_by_group_keep_their_order():
+    starts, rows = group_rows(np.array([2, 0, 2, 3, 0]), 5)
+    assert starts.tolist() == [0, 2, 2, 4, 5, 5]
+    assert rows.tolist() == [1, 4, 0, 2, 3]
 
 
 def test_no_rows():

@@ -4,11 +4,15 @@ import gzip
 import io
 import json
 import random
+from dataclasses import replace
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import datasets_spec.dataset as dataset_module
+from datasets_spec import registry
 from datasets_spec.dataset import TABLES, PreparedDataset
 from datasets_spec.errors import (
     ConfigConflictError,
@@ -20,7 +24,7 @@ from datasets_spec.errors import (
 )
 from datasets_spec.prepare import prepare
 from datasets_spec.schema import INTERACTIONS
-from datasets_spec.spec import PrepareConfig
+from datasets_spec.spec import PrepareConfig, PublishedCounts
 
 DAY = 86_400
 SMALL = PrepareConfig(k_user=3, k_item=2)
@@ -83,6 +87,115 @@ def test_no_permutation_of_the_raw_rows_changes_anything(tmp_path):
     assert shuffled.version == straight.version
     for table in TABLES:
         assert getattr(shuffled, table).equals(getattr(straight, table)), table
+
+
+@pytest.mark.parametrize("split", ["leave_one_out", "user_811", "temporal"])
+@pytest.mark.parametrize("more", [{}, {"dedupe": False}, {"sample_users": 20}, {"last_n": 4}, {"limit": 12}], ids=str)
+def test_no_permutation_changes_anything_whatever_the_settings(tmp_path, split, more):
+    generator = random.Random(3)
+    rows = [
+        review(f"U{generator.randrange(30)}", str(generator.randrange(25)), 100 + generator.randrange(6))
+        for _ in range(600)
+    ]
+    config = PrepareConfig(k_user=2, k_item=2, split=split, **more)
+    versions = set()
+    for number in range(3):
+        made = make(tmp_path, rows, config=config, folder=f"src{number}", root=f"root{number}")
+        versions.add(made.version)
+        generator.shuffle(rows)
+    assert len(versions) == 1
+
+
+def test_another_seed_is_another_sample_and_another_split(tmp_path):
+    made = {}
+    for settings in ({"split": "user_811"}, {"sample_users": 15}):
+        for seed in (0, 1):
+            config = PrepareConfig(k_user=3, k_item=2, seed=seed, **settings)
+            made[str(settings), seed] = make(tmp_path, dense(30, 4), config=config, root=f"{len(made)}").version
+    assert len(set(made.values())) == 4
+
+
+def test_a_sample_and_the_youngest_rows_are_steps_of_the_manifest(tmp_path):
+    dataset = make(tmp_path, dense(10, 6), config=PrepareConfig(k_user=1, k_item=1, sample_users=4, last_n=3))
+    assert dataset.manifest["steps"] == [
+        {"name": "parsed", "rows": 60, "users": 10, "items": 6, "note": ""},
+        {"name": "sample_users", "rows": 24, "users": 4, "items": 6, "note": "4 of 10 users, seed=0"},
+        {"name": "dedupe", "rows": 24, "users": 4, "items": 6, "note": ""},
+        {"name": "last_n", "rows": 12, "users": 4, "items": 3, "note": "youngest 3 rows of each user"},
+        {"name": "k_core", "rows": 12, "users": 4, "items": 3, "note": "k_user=1, k_item=1"},
+    ]
+    assert dataset.items["item_id"].to_list() == ["I3", "I4", "I5"]
+    assert dataset.manifest["config"]["sample_users"] == 4
+
+
+def test_positions_count_from_the_oldest_and_parts_from_the_youngest(tmp_path):
+    reviews = [review(f"U{u}", f"I{i}", 200 - i) for u in range(4) for i in range(3 + u)]  # I0 is the youngest
+    rows = make(tmp_path, reviews, config=PrepareConfig(k_user=1, k_item=1)).interactions
+    for number in range(4):
+        one = rows.filter(pl.col("user_id") == f"U{number}")
+        length = 3 + number
+        assert one["item_id"].to_list() == [f"I{i}" for i in reversed(range(length))]
+        assert one["position"].to_list() == list(range(length))
+        assert one["split"].to_list() == ["train"] * (length - 2) + ["valid", "test"]
+
+
+def test_the_leakage_line_of_a_case_that_a_person_can_check(tmp_path):
+    # U0 is tested on day 103, U1 on day 113; the newest training row is U1's of day 111.
+    reviews = [review(f"U{u}", f"I{i}", 100 + 10 * u + i) for u in range(2) for i in range(4)]
+    dataset = make(tmp_path, reviews, config=PrepareConfig(k_user=1, k_item=1))
+    assert dataset.manifest["split"]["line"] == (
+        "leave_one_out: 4 training, 2 validation, 2 test rows. Leakage: of the test rows 1 are older than the newest "
+        "training row; 1 items and 0 users of the test rows have no training row; the k-core counted validation and "
+        "test rows too."
+    )
+
+
+def test_published_sizes_stand_beside_ours_and_bind_nothing(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    member, spec = registry.load("amazon-gift-cards")
+    paper = PublishedCounts("Paper, table 1", 10, 4, 16)
+    monkeypatch.setattr(registry, "load", lambda _: (member, replace(spec, published=(paper,))))
+    dataset = make(tmp_path, dense(5, 4))
+    assert dataset.manifest["published"] == [{"source": "Paper, table 1", "users": 10, "items": 4, "interactions": 16}]
+    line = "Paper, table 1 prints 10 users, ours 5 (-50.0%); 4 items, ours 4 (+0.0%); 16 interactions, ours 20 (+25.0%)"
+    assert f"amazon-gift-cards: {line}" in caplog.text
+    assert make(tmp_path, dense(5, 4)).manifest == dataset.manifest
+
+
+def test_a_recipe_may_share_the_raw_folder_of_another(tmp_path, monkeypatch):
+    make(tmp_path, dense(5, 4))
+    member, spec = registry.load("amazon-gift-cards")
+    other = replace(spec, name="other", raw="amazon-gift-cards")
+    monkeypatch.setattr(registry, "load", lambda _: (member, other))
+    dataset = prepare("other", root=tmp_path / "root", config=SMALL)  # the source is remembered there
+    assert dataset.path == tmp_path / "root/prepared/other"
+    assert {path.name for path in (tmp_path / "root/raw").iterdir() if path.is_dir()} == {"amazon-gift-cards"}
+
+
+def test_settings_that_did_not_exist_yet_do_not_change_numbers(tmp_path):
+    before = make(tmp_path, [row for row in dense(6, 6) if b'"I0"' not in row])
+    manifest = json.loads((before.path / "manifest.json").read_text())
+    del manifest["config"]["sample_users"], manifest["config"]["last_n"]
+    (before.path / "manifest.json").write_text(json.dumps(manifest))
+    after = make(tmp_path, dense(6, 6), folder="more")
+    assert numbers(before).items() <= numbers(after).items()
+
+
+def test_rows_are_sorted_by_number_where_old_numbers_stay(tmp_path):
+    make(tmp_path, [row for row in dense(6, 6) if b'"U0"' not in row])
+    rows = make(tmp_path, dense(6, 6), folder="more").interactions
+    assert rows["user_id"].unique(maintain_order=True).to_list() == ["U1", "U2", "U3", "U4", "U5", "U0"]
+    assert rows.equals(rows.sort("user", "position"))
+    assert rows.filter(pl.col("user_id") == "U0")["item_id"].to_list() == [f"I{i}" for i in range(6)]
+
+
+def test_tables_are_written_in_row_groups(tmp_path, monkeypatch):
+    whole = make(tmp_path, dense(7, 6))
+    monkeypatch.setattr(dataset_module, "_ROW_GROUP", 10)
+    pieces = make(tmp_path, dense(7, 6), root="pieces")
+    assert pq.ParquetFile(pieces.path / "interactions.parquet").num_row_groups == 5
+    assert pieces.interactions.equals(whole.interactions)
+    assert pl.read_parquet_schema(pieces.path / "interactions.parquet") == INTERACTIONS
 
 
 def test_unchanged_inputs_rewrite_nothing(tmp_path):
