@@ -26,6 +26,7 @@ import httpx
 from datasets_spec.errors import ChecksumError, DownloadError
 from datasets_spec.partfile import Origin, Part, sha256_of
 from datasets_spec.spec import Progress, RemoteFile
+from datasets_spec.storage import is_full
 
 _log = logging.getLogger(__name__)
 
@@ -292,6 +293,9 @@ def fetch_many(
     Returns:
         The files that could not be had, in the order of ``files``. Nothing is raised for them: the caller decides
         which of them it cannot do without.
+
+    Raises:
+        OSError: The disk is full.
     """
     limits = transfer or Transfer()
     own = client or default_client()
@@ -350,6 +354,8 @@ class _Job:
                         progress=self._tick,
                     )
             except (DownloadError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+                if is_full(error):
+                    raise  # no other address will help
                 reason = _reason(error)
                 details.append(str(error))
                 continue

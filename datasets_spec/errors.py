@@ -9,6 +9,7 @@
     ├── NotPreparedError         there is no prepared dataset at that path                  (usage)
     ├── DownloadError            a required file could not be fetched
     │   └── ChecksumError        it was fetched, and is not the file that was expected
+    ├── DiskFullError            there is no room for a download or a result
     ├── DamagedFileError         a raw or prepared file is truncated or cannot be read
     ├── SchemaError              a table does not have the columns and types it must have
     └── EmptyResultError         nothing is left after filtering
@@ -57,6 +58,10 @@ class DownloadError(DatasetsError):
 
 class ChecksumError(DownloadError):
     """A fetched file has another size or SHA-256 than was expected."""
+
+
+class DiskFullError(DatasetsError, OSError):
+    """There is no room: where, how much is free, and that the same command goes on from there."""
 
 
 class DamagedFileError(DatasetsError):

@@ -29,6 +29,7 @@ from datasets_spec.raw import raw_file
 from datasets_spec.registry import Source
 from datasets_spec.schema import PARTS, BadRow, CodedInteractions, RawTables, bad_rows_frame, starts_of
 from datasets_spec.spec import DatasetSpec, Modality, PrepareConfig, Progress, PublishedCounts
+from datasets_spec.storage import full_disk_told
 
 __all__ = ["PreparedDataset", "prepare"]
 
@@ -68,7 +69,15 @@ def prepare(
         DamagedFileError: A raw file is truncated.
         ConfigConflictError: A setting that the dataset cannot honour.
         EmptyResultError: Nothing is left after filtering.
+        DiskFullError: There is no room for a download or the result.
     """
+    with full_disk_told(root.absolute()):
+        return _prepare(name, root=root, config=config, source=source, progress=progress)
+
+
+def _prepare(
+    name: str, *, root: Path, config: PrepareConfig | None, source: str | None, progress: Progress | None
+) -> PreparedDataset:
     member, spec = registry.load(name)
     chosen = config or spec.config
     chosen = chosen.model_copy(update={"media": spec.media_for(chosen)})

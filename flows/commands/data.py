@@ -20,7 +20,7 @@ def datasets(settings: Settings, _: argparse.Namespace) -> Outcome:
     entries: list[dict[str, Any]] = []
     for name in registry.names():
         spec = registry.load(name)[1]
-        files = on_disk(spec, settings.raw(name))
+        files = on_disk(spec, settings.raw(spec.raw or name))
         entries.append(
             {
                 "name": name,
@@ -43,7 +43,11 @@ def datasets(settings: Settings, _: argparse.Namespace) -> Outcome:
         for e in entries
     ]
     text = table(("dataset", "files on disk", "prepared", "licence", "access"), rows)
-    return Outcome({"datasets": entries}, f"{text}\n\nAny other Amazon category: amazon-<category-in-kebab-case>")
+    more = (
+        "Any other Amazon category: amazon-<category-in-kebab-case>.\n"
+        "Interactions of your own: custom-NAME source=FOLDER"
+    )
+    return Outcome({"datasets": entries}, f"{text}\n\n{more}")
 
 
 def prepare(settings: Settings, options: argparse.Namespace) -> Outcome:
