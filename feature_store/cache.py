@@ -1,7 +1,8 @@
-"""Memory maps of whole columns under ``cache/``: derived, disposable, never the truth.
+"""Disposable copies: memory maps of whole columns under ``cache/``, and local copies of remote shards.
 
-The name of a file is a fingerprint of the rows it was made from, so a cache can be out of date only by not being
-asked for any more. ``np.load`` checks the header; values are not hashed again.
+The name of a map is a fingerprint of the rows it was made from, so a cache can be out of date only by not being
+asked for any more. ``np.load`` checks the header; values are not hashed again. A copy of a shard is hashed when it is
+downloaded, and has its name from then on; later its size alone is compared.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_store.errors import StoreError
-from feature_store.files import TEMPORARY, Files
+from feature_store.errors import DamagedStoreError, StoreError
+from feature_store.files import TEMPORARY, Files, LocalFiles
 from feature_store.key import canonical_json
-from feature_store.manifest import Manifest
+from feature_store.manifest import Manifest, shard_path
 
 CACHE = "cache"
 
@@ -50,7 +51,10 @@ def memory_map(
         StoreError: When the store is not on this disk.
     """
     if files.folder is None:
-        raise StoreError(f"{files.location} is not on this disk, so there is nothing to map; use .matrix(ids)")
+        raise StoreError(
+            f"{files.location} is not on this disk, so there is nothing to map; use .matrix(ids), or .cached(FOLDER) "
+            "first"
+        )
     path = files.folder / CACHE / f"{fingerprint(manifest, column)}.npy"
     dtype = np.dtype(manifest.columns[column].dtype)
     mapped = _open(path, shape, dtype)
@@ -58,6 +62,44 @@ def memory_map(
         _build(path, shape, dtype, blocks())
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     return mapped
+
+
+class LocalCopies(LocalFiles):
+    """Shards of a snapshot in a folder on this disk, each downloaded when it is first needed."""
+
+    def __init__(self, origin: Files, folder: Path, manifest: Manifest) -> None:
+        super().__init__(folder)
+        self._origin = origin
+        self._sizes = {shard_path(shard.sha256): shard.bytes for shard in manifest.shards}
+        self._sha256 = {shard_path(shard.sha256): shard.sha256 for shard in manifest.shards}
+
+    @property
+    def location(self) -> str:
+        """Where the store is, and where its copies are."""
+        return f"{self._origin.location} (copied to {super().location})"
+
+    def source(self, path: str) -> str:
+        """The local copy of a shard, downloaded where it is absent or has another size.
+
+        Raises:
+            DamagedStoreError: When the bytes that came do not hash to the shard's name.
+            FileNotFoundError: When the store does not have it.
+        """
+        local = super().source(path)
+        try:
+            there = Path(local).stat().st_size == self._sizes[path]
+        except FileNotFoundError:
+            there = False
+        if not there:
+            data = self._origin.read(path)
+            found = hashlib.sha256(data).hexdigest()
+            if found != self._sha256[path]:
+                raise DamagedStoreError(
+                    f"{self._origin.location}/{path}: the {len(data)} bytes that came hash to {found[:12]}…, not to "
+                    "its name; try again, or run `reelstore store verify`"
+                )
+            self.put(path, data)
+        return local
 
 
 def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> NDArray[np.generic] | None:

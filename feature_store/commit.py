@@ -1,28 +1,39 @@
-"""The commit: choose the rows, measure them, publish the manifest, or find that another writer was first."""
+"""The commit: choose the rows, measure them, publish the manifest, or find that another writer was first.
+
+In this order, each step durable before the next begins (see :mod:`feature_store.files`): shards; quarantine rows of
+the run; the manifest, by put-if-absent under the next number; the clean-up of the quarantine. A snapshot is readable
+from the moment its manifest has its name, and a crash anywhere before leaves the version before it and finished
+shards, which the next plan finds.
+
+Where another writer took the number, the commit starts over on what that writer published: it holds where the spec
+is the same and no item is claimed with two contents, and fails with :class:`CommitConflictError` where not.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from feature_store import drift, faults, gates, quarantine
 from feature_store import manifest as manifests
-from feature_store import quality, quarantine
-from feature_store.errors import CommitConflictError, EmptySnapshotError, ShardError
+from feature_store.errors import CommitConflictError, DamagedStoreError, EmptySnapshotError, ShardError
 from feature_store.files import AlreadyThereError, Files
+from feature_store.gates import Gates
 from feature_store.journal import Journal, StoredShard, live_rows
 from feature_store.key import plain_spec
 from feature_store.manifest import Counts, Manifest, Parent, ShardRecord
+from feature_store.measure import measure
 from feature_store.plan import Plan, catalogue_frame, known_bad, resolve, shard_records
-from feature_store.reader import read_blocks
+from feature_store.rows import StoredRows
 from feature_store.schema import EMBEDDING, Layout
+from feature_store.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +50,14 @@ class CommitOptions:
         recorded: Facts about the run to store in the manifest.
         drop_gone: Whether items that the catalogue does not name leave the snapshot.
         progress: Told how many rows were measured.
+        gates: Limits that the figures must keep.
     """
 
     catalogue_size: int | None = None
     recorded: Mapping[str, Any] | None = None
     drop_gone: bool = False
     progress: Progress | None = None
+    gates: Gates = field(default_factory=Gates)
 
 
 def commit(files: Files, journal: Journal, plan: Plan, *, name: str, options: CommitOptions) -> Manifest:
@@ -63,6 +76,7 @@ def commit(files: Files, journal: Journal, plan: Plan, *, name: str, options: Co
     Raises:
         CommitConflictError: When another writer committed something that this plan contradicts.
         EmptySnapshotError: When there is no row to publish.
+        QualityGateError: When the figures do not keep the limits.
         ShardError: When shards of the spec differ in shape or type.
     """
     catalogue = catalogue_frame(plan.items)
@@ -74,17 +88,21 @@ def commit(files: Files, journal: Journal, plan: Plan, *, name: str, options: Co
         chosen = resolve(live_rows(shards, latest), catalogue, keep_gone=not options.drop_gone)
         if chosen.is_empty():
             raise EmptySnapshotError(_nothing_to_commit(files, plan))
-        records = shard_records(chosen, shards)
+        records = shard_records(chosen, (shard.info for shard in shards))
+        faults.reached("commit.resolved")
         if latest and {record.sha256: record.dead_rows for record in records} == latest.resolution():
             result = latest
             break
         result = _build(files, plan, name=name, head=head, shards=shards, chosen=chosen, options=options)
+        faults.reached("commit.manifest")
         try:
             files.create(manifests.manifest_path(result.version), manifests.render(result))
+            faults.reached("commit.published")
             break
         except AlreadyThereError:
             logger.info("%s: version %d was committed by another writer; rebasing", files.location, result.version)
     _settle_quarantine(files, plan, chosen)
+    faults.reached("commit.settled")
     return result
 
 
@@ -131,22 +149,30 @@ def _build(
     chosen: pl.DataFrame,
     options: CommitOptions,
 ) -> Manifest:
-    records = shard_records(chosen, shards)
+    records = shard_records(chosen, (shard.info for shard in shards))
     layout = _common_layout(files, shards, records)
     present = int(chosen["in_catalogue"].sum())
     bad = catalogue_frame(plan.items).join(
         known_bad(quarantine.read(files), plan.spec_hash), on=["item_id", "content_sha256"], how="semi"
     )
-    figures = quality.measure(
-        _blocks(files, chosen, records, layout=layout, progress=options.progress),
+    rows = _rows(files, chosen, records, layout)
+    progress = options.progress
+    measured = measure(
+        rows,
         catalogue_size=len(plan.items) if options.catalogue_size is None else options.catalogue_size,
         present=present,
+        missing=catalogue_frame(plan.items)
+        .join(chosen, on="item_id", how="anti", maintain_order="left")["item_id"]
+        .to_list(),
+        sample=_sample(files, head, rows),
+        progress=progress and (lambda done: progress("measure", done, len(chosen))),
     )
+    gates.check(options.gates, measured, where=files.location)
     return Manifest(
         format=manifests.FORMAT,
         version=head.version + 1 if head else 1,
         name=name,
-        parent=_parent(files, head),
+        parent=parent_of(files, head),
         created_at=datetime.now(UTC),
         spec=plan.spec,
         spec_hash=plan.spec_hash,
@@ -161,11 +187,12 @@ def _build(
             gone=len(chosen) - present,
             quarantined=len(bad.join(chosen, on="item_id", how="anti")),
         ),
-        quality=figures,
+        quality=measured.quality,
     )
 
 
-def _parent(files: Files, head: Manifest | None) -> Parent | None:
+def parent_of(files: Files, head: Manifest | None) -> Parent | None:
+    """What the manifest after ``head`` says about it."""
     if head is None:
         return None
     data = files.read(manifests.manifest_path(head.version))
@@ -184,36 +211,37 @@ def _common_layout(files: Files, shards: list[StoredShard], records: tuple[Shard
     return first
 
 
-def _blocks(
-    files: Files,
-    chosen: pl.DataFrame,
-    records: tuple[ShardRecord, ...],
-    *,
-    layout: Layout,
-    progress: Progress | None,
-) -> Iterator[tuple[NDArray[np.generic], list[bytes]]]:
-    done = 0
-    by_shard = {name: frame.sort("row") for (name,), frame in chosen.group_by("shard")}
-    for record in records:
-        frame = by_shard[record.sha256]
-        contents = frame["content_sha256"].to_list()
-        rows = frame["row"].to_numpy().astype(np.int64)
-        for part, block in read_blocks(files, record.sha256, rows, column=EMBEDDING, shape=(layout.dim,)):
-            yield block, contents[part]
-            done += len(block)
-            if progress:
-                progress("measure", done, len(chosen))
+def _rows(files: Files, chosen: pl.DataFrame, records: tuple[ShardRecord, ...], layout: Layout) -> StoredRows:
+    """The embeddings of the chosen rows, in the order in which the new version will hold them."""
+    shards = [record.sha256 for record in records]
+    numbers = pl.DataFrame({"shard": shards}).with_row_index("number")
+    index = chosen.join(numbers, on="shard").sort("number", "row")
+    index = index.select("item_id", "content_sha256", pl.col("number").alias("shard"), "row")
+    dtype = np.dtype(layout.dtype)
+    return StoredRows(files, shards, index, column=EMBEDDING, shape=(layout.dim,), dtype=dtype)
+
+
+def _sample(files: Files, head: Manifest | None, rows: StoredRows) -> drift.Sample | None:
+    """What to compare with the version before, where that can be read and has vectors of this width."""
+    if head is None or head.columns[EMBEDDING].shape != rows.shape:
+        return None
+    try:
+        return drift.draw(Snapshot(files, head), rows.ids)
+    except DamagedStoreError as error:
+        logger.warning("%s; no drift since version %d is measured", error, head.version)
+        return None
 
 
 def _settle_quarantine(files: Files, plan: Plan, chosen: pl.DataFrame) -> None:
     """Drop quarantine rows of planned items that have features now, or whose content is another one by now."""
+    before = quarantine.paths(files)
     rows = quarantine.read(files)
     catalogue = catalogue_frame(plan.items)
     planned = rows.join(catalogue, on="item_id", how="inner", suffix="_planned")
     outdated = planned.filter(pl.col("content_sha256").ne_missing(pl.col("content_sha256_planned")))
     solved = planned.join(chosen, on="item_id", how="semi")
     dropped = pl.concat([outdated.select("item_id"), solved.select("item_id")])
-    quarantine.fold(files, rows.join(dropped, on="item_id", how="anti", maintain_order="left"))
+    quarantine.fold(files, before, rows.join(dropped, on="item_id", how="anti", maintain_order="left"))
 
 
 def _nothing_to_commit(files: Files, plan: Plan) -> str:

@@ -1,12 +1,19 @@
 """The one place that touches storage: a folder on disk, or an object store such as S3 through obstore.
 
 Three ways to write, each atomic: ``put`` replaces, ``create`` refuses what is already there (the commit of a
-snapshot rests on it), ``delete`` forgives what is not there. On disk a file is written under a temporary name in the
-same folder, flushed to the device, and only then given its name; the folder is flushed after that. A crash leaves a
-``.tmp`` file behind and nothing else.
+snapshot rests on it), ``delete`` forgives what is not there.
+
+On disk the order is: write under a temporary name in the same folder; fsync the file; give it its name (rename for
+``put``, hard link for ``create``); fsync the folder. ``delete`` unlinks and fsyncs the folder, and a new folder is
+made known by an fsync of the one it lies in. So whatever was written before a call that returned survives a power
+failure whenever the effect of a later call does. A crash leaves a ``.tmp`` file behind and nothing else.
 
 ``create`` on disk links the flushed file to its name instead of going through obstore: obstore's local store links
 without flushing first, and a power failure could leave an empty manifest as the highest.
+
+On an object store ``put`` and ``delete`` are single requests, and ``create`` is a PUT with ``If-None-Match: *``. A
+request that is repeated because its answer was lost can find its own object; callers compare what is there with what
+they wanted to write before they speak of a conflict.
 """
 
 from __future__ import annotations
@@ -23,6 +30,9 @@ from typing import Protocol
 import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore
+
+from feature_store import faults
+from feature_store.errors import StorageError
 
 #: Ending of files that are being written; a crash may leave them.
 TEMPORARY = ".tmp"
@@ -150,40 +160,61 @@ class LocalFiles:
     def put(self, path: str, data: bytes) -> None:
         """See :class:`Files`."""
         target = self._folder / path
+        faults.reached("put.begin")
         self._write_temporary(target, data).replace(target)
+        faults.reached("put.named")
         _flush_folder(target.parent)
+        faults.reached("put.done")
 
     def create(self, path: str, data: bytes) -> None:
         """See :class:`Files`."""
         target = self._folder / path
+        faults.reached("create.begin")
         temporary = self._write_temporary(target, data)
         try:
             target.hardlink_to(temporary)
+            faults.reached("create.linked")
         except FileExistsError:
             raise AlreadyThereError(path) from None
         finally:
             temporary.unlink()
+        faults.reached("create.unlinked")
         _flush_folder(target.parent)
+        faults.reached("create.done")
 
     def delete(self, path: str) -> None:
         """See :class:`Files`."""
-        (self._folder / path).unlink(missing_ok=True)
+        target = self._folder / path
+        faults.reached("delete.begin")
+        try:
+            target.unlink()
+        except FileNotFoundError:
+            return
+        faults.reached("delete.unlinked")
+        _flush_folder(target.parent)
+        faults.reached("delete.done")
 
     def touch(self, path: str) -> None:
         """See :class:`Files`."""
         os.utime(self._folder / path)
 
     def _write_temporary(self, target: Path, data: bytes) -> Path:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}")
         try:
             with temporary.open("wb") as stream:
+                faults.reached("put.opened")
                 stream.write(data)
                 stream.flush()
+                faults.reached("put.written")
                 os.fsync(stream.fileno())
-        except OSError:  # such as a full disk: do not fill it further
+        except OSError as error:  # such as a full disk: do not fill it further
             temporary.unlink(missing_ok=True)
-            raise
+            raise StorageError(
+                f"{target}: {len(data)} bytes could not be written ({error.strerror}); nothing of them is visible. "
+                "Make room and run again: what is finished is reused"
+            ) from error
+        faults.reached("put.flushed")
         return temporary
 
 
@@ -262,6 +293,15 @@ class _RangeReader(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         return bytes(self._reader.read(size) if size >= 0 else self._reader.readall())
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each known to the device before anything is put into it."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _flush_folder(folder.parent)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,29 +1,25 @@
-"""Looking after a store: verify every byte, compare two versions, remove what nothing refers to."""
+"""Looking after a store: verify every byte, compare two versions."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
 
+from feature_store import horizon, quarantine, tags
 from feature_store import manifest as manifests
-from feature_store import quarantine
-from feature_store.cache import CACHE, fingerprint
 from feature_store.commit import Progress
-from feature_store.errors import DamagedStoreError, SpecError
-from feature_store.files import TEMPORARY, Entry, Files
-from feature_store.manifest import MANIFESTS, SHARDS, Manifest, manifest_path, shard_path
+from feature_store.errors import DamagedStoreError
+from feature_store.files import Entry, Files
+from feature_store.horizon import HORIZON, Horizon
+from feature_store.manifest import SHARDS, Manifest, manifest_path, shard_path
 from feature_store.quarantine import QUARANTINE
 from feature_store.reader import check_bytes
 from feature_store.snapshot import Snapshot
-
-#: Says which is the oldest manifest that must be there; written before older ones are removed.
-HORIZON = "gc.json"
+from feature_store.tags import TAGS
 
 #: Vectors that two versions are compared by, at most.
 DRIFT_ITEMS = 10_000
@@ -68,38 +64,18 @@ class Difference:
     cosine: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Garbage:
-    """What garbage collection removed, or would remove.
-
-    Attributes:
-        manifests: Versions.
-        paths: All files, manifests included.
-        bytes: Their size.
-        applied: Whether they were removed.
-    """
-
-    manifests: list[int]
-    paths: list[str]
-    bytes: int
-    applied: bool
-
-
-class _Horizon(BaseModel):
-    oldest: int
-
-
 def verify(files: Files, progress: Progress | None = None) -> list[Damage]:
     """Read every file of the store and compare it with what is recorded about it.
 
-    Manifests must parse, match their own digest and the hash that their child recorded, and leave no gap; shards
-    must have the recorded size and hash to their name, whether a manifest lists them or not; quarantine files must
-    hash to their name and be readable. ``cache/`` is disposable and not looked at.
+    Manifests must parse, match their own digest and the hash that their child recorded, and leave no gap; tags must
+    name versions that are there; shards must have the recorded size and hash to their name, whether a manifest lists
+    them or not; quarantine files must hash to their name and be readable. ``cache/`` is disposable and not looked at.
 
     Returns:
         One entry per damaged or missing file, sorted by path; empty for an intact store.
     """
-    found, good = _verify_manifests(files)
+    found, good, hashes = _verify_manifests(files)
+    found += _verify_tags(files, hashes)
     sizes = {shard.sha256: shard.bytes for manifest in good.values() for shard in manifest.shards}
     stored = [entry.name.removesuffix(".parquet") for entry in files.entries(SHARDS) if _is_parquet(entry)]
     names = sorted(sizes.keys() | set(stored))
@@ -113,14 +89,14 @@ def verify(files: Files, progress: Progress | None = None) -> list[Damage]:
     return sorted(found, key=lambda damage: damage.path)
 
 
-def _verify_manifests(files: Files) -> tuple[list[Damage], dict[int, Manifest]]:
+def _verify_manifests(files: Files) -> tuple[list[Damage], dict[int, Manifest], dict[int, str]]:
+    """What is wrong with them; those that can be read, and the SHA-256 of all that are there."""
     versions = manifests.versions(files)
-    found: list[Damage] = []
     good: dict[int, Manifest] = {}
     hashes: dict[int, str] = {}
-    oldest, damage = _oldest(files)
-    found += [damage] if damage else []
-    for version in range(oldest, versions[-1] + 1) if versions else []:
+    recorded, found = _horizon(files)
+    expected = range(recorded.oldest, versions[-1] + 1) if versions else []
+    for version in sorted({*versions, *expected}):
         path = manifest_path(version)
         try:
             data = files.read(path)
@@ -137,7 +113,7 @@ def _verify_manifests(files: Files) -> tuple[list[Damage], dict[int, Manifest]]:
         if parent and parent.version in good and hashes[parent.version] != parent.sha256:
             path = manifest_path(parent.version)
             found.append(Damage(path, f"version {version} was built on another file of that name"))
-    return found, good
+    return found, good, hashes
 
 
 def _verify_quarantine(files: Files, path: str) -> Damage | None:
@@ -156,15 +132,24 @@ def _verify_quarantine(files: Files, path: str) -> Damage | None:
     )
 
 
-def _oldest(files: Files) -> tuple[int, Damage | None]:
-    """The oldest version that must be there."""
+def _horizon(files: Files) -> tuple[Horizon, list[Damage]]:
     try:
-        return _Horizon.model_validate_json(files.read(HORIZON)).oldest, None
-    except FileNotFoundError:
-        return 1, None
-    except ValidationError:
+        return horizon.read(files), []
+    except DamagedStoreError as error:
         versions = manifests.versions(files)
-        return versions[0] if versions else 1, Damage(HORIZON, "not readable; the next `gc` writes it anew")
+        problem = str(error).removeprefix(f"{HORIZON}: ")
+        return Horizon(oldest=versions[0] if versions else 1), [Damage(HORIZON, problem)]
+
+
+def _verify_tags(files: Files, hashes: dict[int, str]) -> list[Damage]:
+    """Tags must be readable, and their versions be there unchanged."""
+    found = tags.survey(files)
+    damage = [Damage(path, problem) for path, problem in found.damaged.items()]
+    for name, tag in found.good.items():
+        if hashes.get(tag.version) != tag.manifest_sha256:
+            problem = "is another file by now" if tag.version in hashes else "is missing"
+            damage.append(Damage(f"{TAGS}/{name}.json", f"version {tag.version} {problem}; restore it or move the tag"))
+    return damage
 
 
 def diff(older: Snapshot, newer: Snapshot) -> Difference:
@@ -209,58 +194,6 @@ def _cosine_quantiles(before: NDArray[np.float32], after: NDArray[np.float32]) -
         return {}
     low, first, middle = np.quantile(cosine, [0.0, 0.01, 0.5]).tolist()
     return {"min": low, "p01": first, "p50": middle}
-
-
-def gc(files: Files, *, keep: int, grace: timedelta, apply: bool) -> Garbage:
-    """Remove old versions, and the files that no remaining version refers to.
-
-    The newest ``keep`` versions stay, and everything younger than ``grace``, so that neither a run in progress nor
-    the finished shards of an interrupted one are touched: ``grace`` must exceed the longest run. Manifests go before
-    shards, so that a crash leaves no version that misses a shard.
-
-    Args:
-        files: The store.
-        keep: Versions to keep, at least 1.
-        grace: Age below which nothing is removed.
-        apply: Whether to remove; else only report.
-
-    Raises:
-        SpecError: When ``keep`` is below 1 or ``grace`` negative.
-        DamagedStoreError: When a manifest that stays cannot be read: what it refers to is not known.
-    """
-    if keep < 1 or grace < timedelta(0):
-        raise SpecError(f"gc: expected keep >= 1 and grace >= 0, got keep={keep} and grace={grace}")
-    horizon = datetime.now(UTC) - grace
-    versions = manifests.versions(files)
-    entries = {entry.path: entry for entry in files.entries(MANIFESTS)}
-    staying = versions[-keep:]
-    for version in reversed(versions[:-keep]):
-        if entries[manifest_path(version)].modified < horizon:
-            break  # everything before it is older still
-        staying = [version, *staying]
-    kept = [manifests.load(files, version) for version in staying]
-    leaving = [version for version in versions if version not in staying]
-    doomed = [entries[manifest_path(version)] for version in leaving]
-    doomed += [entry for entry in _unreferenced(files, kept) if entry.modified < horizon]
-    if apply:
-        if leaving:
-            files.put(HORIZON, _Horizon(oldest=staying[0]).model_dump_json().encode())
-        for entry in doomed:
-            files.delete(entry.path)
-    return Garbage(leaving, [entry.path for entry in doomed], sum(entry.size for entry in doomed), apply)
-
-
-def _unreferenced(files: Files, kept: list[Manifest]) -> list[Entry]:
-    """Shards and caches of no kept version, and what crashes left behind."""
-    needed = {shard_path(shard.sha256) for manifest in kept for shard in manifest.shards}
-    needed |= {f"{CACHE}/{fingerprint(manifest, name)}.npy" for manifest in kept for name in manifest.columns}
-    found: list[Entry] = []
-    for folder in (SHARDS, CACHE, MANIFESTS, QUARANTINE):
-        for entry in files.entries(folder):
-            owned = folder in (SHARDS, CACHE)
-            if entry.name.endswith(TEMPORARY) or (owned and entry.path not in needed):
-                found.append(entry)
-    return found
 
 
 def _is_parquet(entry: Entry) -> bool:

@@ -19,10 +19,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from feature_store.errors import DamagedStoreError, NoSnapshotError, UnknownVersionError
-from feature_store.files import Files
+from feature_store.files import Entry, Files
 from feature_store.key import canonical_json
 from feature_store.quality import Quality
-from feature_store.schema import Layout
+from feature_store.schema import N_DISTINCT, PIXELS, Layout
 
 FORMAT = 1
 MANIFESTS = "manifests"
@@ -140,8 +140,7 @@ class Manifest(_Frozen):
 def columns_of(layout: Layout) -> dict[str, ColumnInfo]:
     """The ``columns`` entry of a manifest."""
     dtypes: dict[str, str] = dict.fromkeys(layout.columns, layout.dtype)
-    if layout.n_distinct:
-        dtypes["n_distinct"] = "uint8"
+    dtypes |= {name: "uint8" for name in (N_DISTINCT, PIXELS) if name in dtypes}
     return {name: ColumnInfo(dtype=dtypes[name], shape=shape) for name, shape in layout.columns.items()}
 
 
@@ -183,10 +182,15 @@ def parse(data: bytes, path: str) -> Manifest:
     return manifest
 
 
+def numbered(files: Files) -> dict[int, Entry]:
+    """The file of every committed version, ascending."""
+    matches = ((_NAME.fullmatch(entry.name), entry) for entry in files.entries(MANIFESTS))
+    return {int(match.group(1)): entry for match, entry in matches if match}
+
+
 def versions(files: Files) -> list[int]:
     """Numbers of all committed versions, ascending."""
-    matches = (_NAME.fullmatch(entry.name) for entry in files.entries(MANIFESTS))
-    return [int(match.group(1)) for match in matches if match]
+    return list(numbered(files))
 
 
 def load(files: Files, version: int) -> Manifest:

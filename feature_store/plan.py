@@ -8,14 +8,14 @@ even where the new content could not be encoded: an absent feature is honest, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
 from feature_store.journal import StoredShard, live_rows
-from feature_store.manifest import Manifest, ShardRecord, compress_ranges
+from feature_store.manifest import Manifest, ShardInfo, ShardRecord, compress_ranges
 from feature_store.schema import Layout
 
 
@@ -83,14 +83,15 @@ def resolve(rows: pl.DataFrame, catalogue: pl.DataFrame, *, keep_gone: bool) -> 
     return pl.concat([chosen, gone.with_columns(in_catalogue=pl.lit(value=False))])
 
 
-def shard_records(chosen: pl.DataFrame, shards: list[StoredShard]) -> tuple[ShardRecord, ...]:
-    """The shards that hold chosen rows, each with its dead rows, by smallest id."""
+def shard_records(chosen: pl.DataFrame, shards: Iterable[ShardInfo]) -> tuple[ShardRecord, ...]:
+    """The shards that hold chosen rows (columns ``shard``, ``row``), each with its dead rows, by smallest id."""
     kept = {name: frame["row"].to_list() for (name,), frame in chosen.group_by("shard")}
     records: list[ShardRecord] = []
-    for shard in shards:
-        if shard.info.sha256 in kept:
-            dead = sorted(set(range(shard.info.rows)).difference(kept[shard.info.sha256]))
-            records.append(ShardRecord(**shard.info.model_dump(), dead_rows=compress_ranges(dead)))
+    for info in shards:
+        if info.sha256 in kept:
+            dead = sorted(set(range(info.rows)).difference(kept[info.sha256]))
+            facts = info.model_dump(include=set(ShardInfo.model_fields))
+            records.append(ShardRecord(**facts, dead_rows=compress_ranges(dead)))
     return tuple(sorted(records, key=lambda record: (record.id_min, record.sha256)))
 
 
@@ -121,7 +122,7 @@ def make_plan(
     bad = known_bad(quarantined, spec_hash)
     tried = missing.join(bad, on=["item_id", "content_sha256"], how="semi", maintain_order="left")
     todo = missing.join(tried, on="item_id", how="anti", maintain_order="left")["item_id"].to_list()
-    resolution = {record.sha256: record.dead_rows for record in shard_records(chosen, shards)}
+    resolution = {record.sha256: record.dead_rows for record in shard_records(chosen, (shard.info for shard in shards))}
     unchanged = head is not None and same_spec and resolution == head.resolution()
     return Plan(
         spec=spec,

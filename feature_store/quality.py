@@ -1,23 +1,14 @@
-"""Figures about the vectors of a snapshot, computed in one pass over its shards and kept in the manifest.
+"""Figures about the vectors of a snapshot, kept in its manifest; :mod:`feature_store.measure` computes them.
 
-They describe; they do not judge. A snapshot with 300 zero vectors is committed, and whoever reads the manifest sees
-the 300. Only what can never be right (numbers that are not finite, wrong shapes) is refused, by ``FeatureShard``.
+They describe; whether a commit may have them is for :mod:`feature_store.gates` to say. What can never be right (numbers
+that are not finite, wrong shapes) does not come this far: ``FeatureShard`` refuses it.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
-
-#: A norm further than this many robust standard deviations from the median is an outlier.
-OUTLIER_DEVIATIONS = 6.0
-
-#: Median absolute deviation times this estimates the standard deviation of a normal distribution.
-MAD_TO_DEVIATION = 1.4826
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 
 class Coverage(BaseModel):
@@ -33,6 +24,37 @@ class Coverage(BaseModel):
     catalogue: int
     present: int
     share: float
+
+
+class Drift(BaseModel):
+    """Figures about the compared items, before and after.
+
+    Attributes:
+        version: The version that is compared with.
+        common: Items that both have.
+        compared: How many of them were compared.
+        distance: Mean of 1 - cosine between an item's two vectors; an item with a zero vector in one of the versions
+            alone counts as 1, with zero vectors in both as 0.
+        cosine: Quantiles ``min``, ``p01``, ``p05``, ``p50`` of the cosine where both vectors have a direction.
+        norm_before: Quantiles ``p05``, ``p50``, ``p95`` of the Euclidean norms in the older version.
+        norm_after: The same in the newer one.
+        mean_shift: Largest change of a dimension's mean, in standard deviations of the older version; dimensions
+            that were constant are left out.
+        mean_shift_dim: The dimension, -1 where all were constant.
+        variance_ratio: ``min`` and ``max`` over the same dimensions of the newer variance over the older.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    version: int
+    common: int
+    compared: int
+    distance: float
+    cosine: dict[str, float]
+    norm_before: dict[str, float]
+    norm_after: dict[str, float]
+    mean_shift: float
+    mean_shift_dim: int
+    variance_ratio: dict[str, float]
 
 
 class Quality(BaseModel):
@@ -52,6 +74,9 @@ class Quality(BaseModel):
         suspicious_duplicates: Of these, rows whose content differs from the first row with that vector.
         constant_dims: Dimensions with the same number in every row (0 where there is but one row).
         coverage: How much of the catalogue has features.
+        near_duplicates: Rows that are near an earlier row without being equal to any, see
+            :mod:`feature_store.duplicates`; None in manifests that were written before this was measured.
+        drift: How far common items moved since the version before; None where there is none to compare with.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,69 +92,10 @@ class Quality(BaseModel):
     suspicious_duplicates: int
     constant_dims: int
     coverage: Coverage
+    near_duplicates: int | None = None
+    drift: Drift | None = None
 
-
-def measure(blocks: Iterable[tuple[NDArray[np.generic], list[bytes]]], *, catalogue_size: int, present: int) -> Quality:
-    """Compute the figures.
-
-    Args:
-        blocks: Pieces of the snapshot: vectors ``[b, d]`` of the stored type, and the content hash of each row.
-        catalogue_size: Items of the catalogue.
-        present: Items of the catalogue that have a live row.
-
-    Returns:
-        The figures; at least one row is needed.
-    """
-    norms: list[NDArray[np.float64]] = []
-    first_content: dict[bytes, bytes] = {}
-    duplicates = suspicious = 0
-    low: NDArray[np.float32] | None = None
-    high: NDArray[np.float32] | None = None
-    for vectors, contents in blocks:
-        wide = vectors.astype(np.float32)  # exact, and numpy is slow on float16
-        norms.append(np.sqrt(np.einsum("bd,bd->b", wide, wide, dtype=np.float64)))
-        low = wide.min(axis=0) if low is None else np.minimum(low, wide.min(axis=0))
-        high = wide.max(axis=0) if high is None else np.maximum(high, wide.max(axis=0))
-        for vector, content in zip(np.ascontiguousarray(vectors), contents, strict=True):
-            fingerprint = hashlib.blake2b(vector, digest_size=16).digest()
-            if fingerprint in first_content:
-                duplicates += 1
-                suspicious += first_content[fingerprint] != content
-            else:
-                first_content[fingerprint] = content
-    if low is None or high is None:
-        raise ValueError("expected at least one row to measure")
-    return _summary(
-        np.concatenate(norms),
-        dim=len(low),
-        duplicates=(duplicates, suspicious),
-        constant=int(np.count_nonzero(low == high)),
-        coverage=Coverage(
-            catalogue=catalogue_size,
-            present=present,
-            share=present / catalogue_size if catalogue_size else 1.0,
-        ),
-    )
-
-
-def _summary(
-    norms: NDArray[np.float64], *, dim: int, duplicates: tuple[int, int], constant: int, coverage: Coverage
-) -> Quality:
-    median = float(np.median(norms))
-    distance = np.abs(norms - median)
-    mad = float(np.median(distance))
-    limit = OUTLIER_DEVIATIONS * MAD_TO_DEVIATION * mad
-    return Quality(
-        rows=len(norms),
-        dim=dim,
-        zero_vectors=int(np.count_nonzero(norms == 0)),
-        norm_median=median,
-        norm_mad=mad,
-        norm_min=float(norms.min()),
-        norm_max=float(norms.max()),
-        norm_outliers=int(np.count_nonzero(distance > limit)) if mad > 0 else 0,
-        duplicate_vectors=duplicates[0],
-        suspicious_duplicates=duplicates[1],
-        constant_dims=constant if len(norms) > 1 else 0,
-        coverage=coverage,
-    )
+    @model_serializer(mode="wrap")
+    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what was not measured, so that an older manifest is written as it was read."""
+        return {name: value for name, value in handler(self).items() if value is not None}

@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_store import faults
 from feature_store.errors import DamagedStoreError, SpecError
 from feature_store.files import Files
 from feature_store.key import DIGEST_BYTES, check_item_id
@@ -124,6 +125,7 @@ def append(files: Files, rows: Sequence[QuarantineRow], spec_hash: str) -> None:
     ).join(before.select("item_id", "seen"), on="item_id", how="left")
     # A clock that was set back must not make the new row the older one.
     later = pl.col("seen") + timedelta(microseconds=1)
+    faults.reached("quarantine.append")
     write(
         files,
         counted.with_columns(
@@ -146,17 +148,25 @@ def mark_for_retry(files: Files, reason: str | None) -> int:
     rows = read(files).filter(~pl.col("retry"))
     if reason is not None:
         rows = rows.filter(pl.col("reason") == reason)
+    faults.reached("quarantine.retry")
     if len(rows):
         write(files, rows.with_columns(retry=pl.lit(value=True)))
     return len(rows)
 
 
-def fold(files: Files, keep: pl.DataFrame) -> None:
-    """Replace all files by one with these rows; does nothing where that is so already."""
-    before = paths(files)
+def fold(files: Files, before: list[str], keep: pl.DataFrame) -> None:
+    """Replace files by one with these rows; does nothing where that is so already.
+
+    Args:
+        files: The store.
+        before: The files, listed before the rows were read: a report that another writer adds in between stays.
+        keep: What they amount to.
+    """
     if not before:
         return
+    faults.reached("quarantine.fold")
     after = write(files, keep) if len(keep) else None
+    faults.reached("quarantine.folded")
     for path in before:
         if path != after:
             files.delete(path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -15,8 +17,12 @@ from numpy.typing import NDArray
 from feature_store.errors import DamagedStoreError, ShardError
 from feature_store.files import Files
 from feature_store.manifest import shard_path
-from feature_store.schema import Layout, layout_of, to_numpy
+from feature_store.pages import read_plain
+from feature_store.schema import Layout, layout_of, number_type, to_numpy
 from feature_store.writer import SPEC_HASH_KEY
+
+#: Bytes that are hashed at a time.
+_PIECE_BYTES = 1 << 18
 
 _ADVICE = "remove it and extract again: only its items are encoded anew"
 
@@ -82,16 +88,100 @@ def read_blocks(
     Raises:
         DamagedStoreError: When the file is missing or damaged.
     """
-    with open_shard(files, sha256) as parquet:
+    with Column(files, sha256, column, shape) as stored:
+        for group, part, inside in stored.parts(rows):
+            yield part, stored.read(group)[inside]
+
+
+def copy_rows(
+    files: Files,
+    sha256: str,
+    rows: NDArray[np.integer],
+    *,
+    column: str,
+    target: NDArray[np.generic],
+    positions: NDArray[np.integer],
+) -> None:
+    """Write row ``rows[k]`` of a shard to ``target[positions[k]]``; a whole row group lands there without a detour.
+
+    Args:
+        files: The store.
+        sha256: The shard.
+        rows: Row numbers, ascending; repeats are allowed.
+        column: Name of the column.
+        target: ``[n, *shape]`` of any type of numbers.
+        positions: Where each row goes.
+
+    Raises:
+        DamagedStoreError: When the file is missing or damaged.
+    """
+    with Column(files, sha256, column, target.shape[1:]) as stored:
+        scratch = np.empty(0, stored.dtype)
+        for group, part, inside in stored.parts(rows):
+            length = stored.lengths[group]
+            place = as_slice(positions[part])
+            straight = isinstance(place, slice) and isinstance(inside, slice) and inside == slice(0, length)
+            if straight and target.dtype == stored.dtype:
+                wanted = target[place]
+            else:
+                scratch = scratch if len(scratch) >= length else np.empty((length, *target.shape[1:]), stored.dtype)
+                wanted = scratch[:length]
+            block = stored.read(group, wanted)
+            if not straight or block is not wanted or block.dtype != target.dtype:
+                target[place] = block[inside]
+
+
+class Column:
+    """One column of a shard, a row group at a time; of a file on disk without Arrow where that is possible.
+
+    A context manager that keeps the file open.
+    """
+
+    def __init__(self, files: Files, sha256: str, column: str, shape: tuple[int, ...]) -> None:
+        self._files, self._sha256 = files, sha256
+        self._column, self._shape = column, shape
+        with ExitStack() as stack:
+            self._parquet = stack.enter_context(open_shard(files, sha256))
+            schema: pa.Schema = self._parquet.schema_arrow
+            self._leaf = schema.names.index(column)  # every column of a shard has one leaf
+            self.dtype = number_type(schema.field(column).type)
+            source = files.source(shard_path(sha256))
+            self._file = stack.enter_context(Path(source).open("rb")) if isinstance(source, str) else None
+            self._stack = stack.pop_all()
+        metadata = self._parquet.metadata
+        self.lengths = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+    def __enter__(self) -> Column:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def parts(self, rows: NDArray[np.integer]) -> Iterator[tuple[int, slice, slice | NDArray[np.integer]]]:
+        """Where ascending rows lie: the row group, which part of ``rows`` it holds, and their places inside it."""
         start = 0
-        for group in range(parquet.num_row_groups):
-            stop = start + parquet.metadata.row_group(group).num_rows
-            low, high = np.searchsorted(rows, [start, stop])
+        for group, length in enumerate(self.lengths):
+            low, high = (int(bound) for bound in np.searchsorted(rows, [start, start + length]))
             if low < high:
-                table = _read(files, sha256, parquet, columns=[column], row_groups=[group])
-                block = to_numpy(table.column(column), shape)
-                yield slice(low, high), block[as_slice(rows[low:high] - start)]
-            start = stop
+                yield group, slice(low, high), as_slice(rows[low:high] - start)
+            start += length
+
+    def read(self, group: int, target: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
+        """A row group.
+
+        Args:
+            group: Its number.
+            target: ``[rows of the group, *shape]`` of the stored type, contiguous, to read into where that is possible.
+
+        Returns:
+            ``target``, or another array of that shape and type.
+        """
+        if self._file is not None:
+            block = np.empty((self.lengths[group], *self._shape), self.dtype) if target is None else target
+            if read_plain(self._file.fileno(), self._parquet.metadata.row_group(group).column(self._leaf), block):
+                return block
+        table = _read(self._files, self._sha256, self._parquet, columns=[self._column], row_groups=[group])
+        return to_numpy(table.column(self._column), self._shape)
 
 
 def as_slice(indices: NDArray[np.integer]) -> slice | NDArray[np.integer]:
@@ -103,13 +193,25 @@ def as_slice(indices: NDArray[np.integer]) -> slice | NDArray[np.integer]:
 def check_bytes(files: Files, sha256: str, size: int | None = None) -> str | None:
     """Compare a shard with its name: None when it is intact, else what is wrong."""
     try:
-        data = files.read(shard_path(sha256))
+        found_size, found = _digest(files, shard_path(sha256))
     except FileNotFoundError:
         return f"missing; {_ADVICE.removeprefix('remove it and ')}"
-    if size is not None and len(data) != size:
-        return f"expected {size} bytes, found {len(data)}; {_ADVICE}"
-    found = hashlib.sha256(data).hexdigest()
+    if size is not None and found_size != size:
+        return f"expected {size} bytes, found {found_size}; {_ADVICE}"
     return None if found == sha256 else f"its bytes hash to {found[:12]}…, not to its name; {_ADVICE}"
+
+
+def _digest(files: Files, path: str) -> tuple[int, str]:
+    """Size and SHA-256 of a file; one on disk is hashed piece by piece, as it is read."""
+    if files.folder is None:
+        data = files.read(path)
+        return len(data), hashlib.sha256(data).hexdigest()
+    digest, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(_PIECE_BYTES))
+    with (files.folder / path).open("rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            digest.update(buffer[:count])
+            size += count
+    return size, digest.hexdigest()
 
 
 def open_shard(files: Files, sha256: str) -> pq.ParquetFile:

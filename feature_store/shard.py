@@ -28,6 +28,7 @@ class FeatureShard:
         embedding: float16 or float32 ``[n, d]``, finite.
         frames: The same type ``[n, f, d]``, finite, or None.
         n_distinct: uint8 ``[n]``, how many of an item's frames differ, or None.
+        pixels: uint8 ``[n, *shape]``, or None.
 
     Raises:
         ShardError: What was expected, what came, and in which row.
@@ -38,11 +39,13 @@ class FeatureShard:
     embedding: FloatArray
     frames: FloatArray | None = None
     n_distinct: NDArray[np.uint8] | None = None
+    pixels: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         """Check everything that a reader will rely on."""
         _check_ids(self.item_ids, self.content_sha256)
         _check_arrays(len(self.item_ids), self.embedding, self.frames, self.n_distinct)
+        _check_pixels(len(self.item_ids), self.pixels)
         faulty = np.flatnonzero(~finite_rows(self.embedding, self.frames))
         if len(faulty):
             raise ShardError(
@@ -62,7 +65,9 @@ class FeatureShard:
     def layout(self) -> Layout:
         """Shape and type of the rows."""
         frames = None if self.frames is None else self.frames.shape[1]
-        return Layout(stored_type(self.embedding.dtype), self.embedding.shape[1], frames, self.n_distinct is not None)
+        pixels = None if self.pixels is None else self.pixels.shape[1:]
+        distinct = self.n_distinct is not None
+        return Layout(stored_type(self.embedding.dtype), self.embedding.shape[1], frames, distinct, pixels)
 
 
 def split_finite(
@@ -155,3 +160,8 @@ def _check_arrays(
             raise ShardError(f"frames: expected {embedding.dtype} like embedding, got {frames.dtype}")
     if n_distinct is not None and (n_distinct.dtype != np.uint8 or n_distinct.shape != (rows,)):
         raise ShardError(f"n_distinct: expected uint8 [{rows}], got {n_distinct.dtype} {list(n_distinct.shape)}")
+
+
+def _check_pixels(rows: int, pixels: NDArray[np.uint8] | None) -> None:
+    if pixels is not None and (pixels.dtype != np.uint8 or pixels.ndim < 2 or len(pixels) != rows or not pixels.size):
+        raise ShardError(f"pixels: expected uint8 [{rows}, ...] with pixels, got {pixels.dtype} {list(pixels.shape)}")

@@ -5,6 +5,7 @@
     shards/<sha256>.parquet     immutable rows, named by the hash of their bytes
     manifests/00000001.json     one per version, created by put-if-absent; the highest is the truth
     quarantine/<sha256>.parquet items that failed, with reasons
+    tags/<name>.json            names for versions that are never removed
     cache/                      disposable memory maps
 
 A writer plans, writes shards, reports failures, commits; each step can be killed and done again. Readers see
@@ -23,20 +24,24 @@ import polars as pl
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
-from feature_store import maintenance, quarantine
+from feature_store import faults, garbage, maintenance, quarantine, tags
 from feature_store import manifest as manifests
 from feature_store.commit import CommitOptions, Progress, commit
+from feature_store.compaction import TARGET_BYTES, compact
 from feature_store.errors import DamagedStoreError, ShardError, SpecError, StoreNotFoundError
-from feature_store.files import Files, LocalFiles, ObjectFiles
+from feature_store.files import Files, LocalFiles, ObjectFiles, make_folder
+from feature_store.garbage import Garbage
+from feature_store.gates import Gates
 from feature_store.journal import Journal
 from feature_store.key import check_catalogue, plain_spec, spec_hash
-from feature_store.maintenance import Damage, Difference, Garbage
+from feature_store.maintenance import Damage, Difference
 from feature_store.manifest import MANIFESTS, SHARDS, ShardInfo, shard_path
 from feature_store.plan import Plan, make_plan
 from feature_store.quarantine import QUARANTINE, QuarantineRow
 from feature_store.shard import FeatureShard
 from feature_store.snapshot import Snapshot
-from feature_store.writer import write_shard
+from feature_store.tags import Tag
+from feature_store.writer import Compression, write_shard
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +70,9 @@ class FeatureStore:
         """Open a store.
 
         Args:
-            path_or_url: A folder, or a URL such as ``s3://bucket/stores/<dataset>/<feature>`` whose credentials come
-                from the environment.
+            path_or_url: A folder, or a URL such as ``s3://bucket/stores/<dataset>/<feature>``. Credentials, region
+                and endpoint come from the environment: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``,
+                ``AWS_REGION``, ``AWS_ENDPOINT_URL``, and ``AWS_ALLOW_HTTP=true`` for an endpoint without TLS.
             create: Make an empty store where there is nothing.
 
         Raises:
@@ -84,7 +90,7 @@ class FeatureStore:
                     f"{folder} is not a feature store and not empty; a new store needs its own folder"
                 )
             for name in _FOLDERS:
-                (folder / name).mkdir(parents=True, exist_ok=True)
+                make_folder(folder / name)
         return cls(LocalFiles(folder), _name(folder.resolve().parts))
 
     @classmethod
@@ -110,14 +116,16 @@ class FeatureStore:
         """
         return Snapshot(self._files, manifests.load_latest(self._files))
 
-    def at(self, version: int) -> Snapshot:
-        """The snapshot with that number.
+    def at(self, version: int | str) -> Snapshot:
+        """The snapshot with that number or tag.
 
         Raises:
             UnknownVersionError: Naming the versions there are.
-            DamagedStoreError: When its manifest is damaged.
+            TagError: Naming the tags there are.
+            DamagedStoreError: When its manifest or the tag is damaged.
         """
-        return Snapshot(self._files, manifests.load(self._files, version))
+        number = version if isinstance(version, int) else tags.find(self._files, version).version
+        return Snapshot(self._files, manifests.load(self._files, number))
 
     def versions(self) -> list[int]:
         """Numbers of the committed versions, ascending."""
@@ -142,6 +150,7 @@ class FeatureStore:
         listed = {shard.sha256 for shard in head.shards} if head else set[str]()
         for shard in shards:
             if shard.info.sha256 not in listed:  # garbage collection must not take what this plan builds on
+                faults.reached("plan.touch")
                 self._files.touch(shard_path(shard.info.sha256))
         self._plan = make_plan(
             plain,
@@ -153,8 +162,13 @@ class FeatureStore:
         )
         return self._plan
 
-    def write_shard(self, shard: FeatureShard, plan: Plan) -> ShardInfo:
+    def write_shard(self, shard: FeatureShard, plan: Plan, *, compression: Compression = "none") -> ShardInfo:
         """Write finished rows; they become visible with the next commit, and survive a crash before it.
+
+        Args:
+            shard: The rows.
+            plan: What they are part of.
+            compression: ``none``, or ``zstd`` for a store far away; no part of the spec.
 
         Raises:
             ShardError: When a row is not part of the plan, or the shape or type differs from earlier shards.
@@ -168,7 +182,7 @@ class FeatureStore:
                 f"{self.name}: rows of this spec are {plan.layout}, got {shard.layout}; what differs belongs "
                 "in the spec"
             )
-        info = write_shard(self._files, shard, plan.spec_hash)
+        info = write_shard(self._files, shard, plan.spec_hash, compression)
         self._journal.wrote(info.sha256)
         return info
 
@@ -195,6 +209,7 @@ class FeatureStore:
         recorded: Mapping[str, Any] | None = None,
         drop_gone: bool = False,
         progress: Progress | None = None,
+        gates: Gates | None = None,
     ) -> Snapshot:
         """Publish what the finished shards amount to as a new version; without a change there is none.
 
@@ -207,6 +222,7 @@ class FeatureStore:
             recorded: Facts about the run to store in the manifest, as plain JSON values.
             drop_gone: Whether items that the catalogue does not name leave the snapshot.
             progress: Called as ``progress("measure", done, total)``.
+            gates: Limits that the figures must keep; None judges nothing.
 
         Returns:
             The new snapshot, or the latest one where nothing changed.
@@ -214,9 +230,10 @@ class FeatureStore:
         Raises:
             CommitConflictError: When another writer committed something that contradicts the plan.
             EmptySnapshotError: When there is no row to publish.
+            QualityGateError: When the figures do not keep the limits; the shards stay for the next commit.
             ShardError: When shards of the spec differ in shape or type.
         """
-        options = CommitOptions(catalogue_size, recorded, drop_gone, progress)
+        options = CommitOptions(catalogue_size, recorded, drop_gone, progress, gates or Gates())
         manifest = commit(self._files, self._journal, plan, name=self.name, options=options)
         return Snapshot(self._files, manifest)
 
@@ -261,8 +278,63 @@ class FeatureStore:
         """
         return maintenance.diff(self.at(older), self.at(newer))
 
+    def compact(
+        self,
+        *,
+        target_bytes: int = TARGET_BYTES,
+        compression: Compression = "none",
+        progress: Progress | None = None,
+    ) -> Snapshot:
+        """Publish the latest snapshot anew in few large shards in the order of ``item_id``, without superseded rows.
+
+        Args:
+            target_bytes: Bytes of vectors in one shard; three times that is held in memory.
+            compression: ``none``, or ``zstd`` for a store far away.
+            progress: Called as ``progress("compact", rows done, rows)``.
+
+        Returns:
+            The new snapshot, or the latest one where it is compact already.
+
+        Raises:
+            NoSnapshotError: When nothing was committed yet.
+            CommitConflictError: When another writer committed another spec in the meantime.
+            DamagedStoreError: When a shard is missing or damaged.
+        """
+        manifest = compact(self._files, target_bytes=target_bytes, compression=compression, progress=progress)
+        return Snapshot(self._files, manifest)
+
+    def tags(self) -> dict[str, Tag]:
+        """The tags by name.
+
+        Raises:
+            DamagedStoreError: Naming a tag that cannot be read.
+        """
+        return tags.read_all(self._files)
+
+    def tag(self, name: str, version: int | None = None, *, move: bool = False) -> Tag:
+        """Name a version, so that ``gc`` never removes it; naming it twice alike changes nothing.
+
+        Args:
+            name: A letter, then letters, digits, ``.``, ``_`` or ``-``.
+            version: None for the latest.
+            move: Whether a tag that is there may be moved.
+
+        Raises:
+            TagError: When the name is malformed or names another version, or ``gc`` is removing the version.
+            UnknownVersionError: Naming the versions there are.
+        """
+        return tags.add(self._files, name, version, move=move)
+
+    def untag(self, name: str) -> Tag:
+        """Remove a tag, not its version.
+
+        Raises:
+            TagError: Naming the tags there are.
+        """
+        return tags.remove(self._files, name)
+
     def gc(self, keep: int, grace: timedelta, *, apply: bool = True) -> Garbage:
-        """Remove all but the newest ``keep`` versions, and unreferenced files, where older than ``grace``.
+        """Remove all but the newest ``keep`` versions and the tagged ones, and unreferenced files, if past ``grace``.
 
         Args:
             keep: Versions to keep, at least 1.
@@ -271,8 +343,9 @@ class FeatureStore:
 
         Raises:
             SpecError: For impossible values.
+            DamagedStoreError: When a tag or a manifest that stays cannot be read.
         """
-        return maintenance.gc(self._files, keep=keep, grace=grace, apply=apply)
+        return garbage.gc(self._files, keep=keep, grace=grace, apply=apply)
 
 
 def list_stores(stores_root: str | Path) -> list[tuple[str, FeatureStore]]:

@@ -166,8 +166,11 @@ def test_a_file_reaches_the_device_before_it_gets_its_name(tmp_path, monkeypatch
         original = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *args, name=name, original=original: calls.append(name) or original(*args))
     files = LocalFiles(tmp_path)
+    (tmp_path / "shards").mkdir()
     files.put("shards/a", b"1")
     assert calls == ["fsync", "replace", "fsync"]
     files.create("manifests/b", b"2")
-    assert calls[3:] == ["fsync", "link", "fsync"]
+    assert calls[3:] == ["fsync", "fsync", "link", "fsync"]  # the first makes the new folder known
+    files.delete("shards/a")
+    assert calls[7:] == ["fsync"]
     assert not list(tmp_path.rglob(f"*{TEMPORARY}"))

@@ -150,7 +150,7 @@ def test_gc_lists_without_removing_then_removes(full, root):
     removed = full.gc(1, timedelta(days=1))
     assert (removed.paths, removed.manifests, removed.applied) == (listed.paths, [1, 2], True)
     assert "shards/.ab.parquet.7-0.tmp" in removed.paths
-    assert json.loads((root / "gc.json").read_text()) == {"oldest": 3}
+    assert json.loads((root / "gc.json").read_text()) == {"oldest": 3, "removing": []}
     latest = full.latest()
     left = {path.stem for path in (root / "shards").iterdir()}
     assert left == {shard.sha256 for shard in latest.manifest.shards}

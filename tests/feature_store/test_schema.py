@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store.errors import ShardError
+from feature_store.pages import read_plain
 from feature_store.schema import Layout, layout_of, to_arrow, to_numpy
 from feature_store.shard import FeatureShard
 from feature_store.writer import encode_shard
@@ -159,3 +160,67 @@ def test_a_layout_reads_back_from_its_schema(layout):
 def test_a_foreign_schema_is_refused(schema, message):
     with pytest.raises(ShardError, match=message):
         layout_of(schema)
+
+
+def chunks_of(data, column):
+    """The bytes as a file on disk would give them, and the metadata of one column in each row group."""
+    parquet = pq.ParquetFile(io.BytesIO(data))
+    leaf = parquet.schema_arrow.names.index(column)
+    groups = range(parquet.metadata.num_row_groups)
+    return parquet, [parquet.metadata.row_group(group).column(leaf) for group in groups]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("column", ["embedding", "frames"])
+@pytest.mark.parametrize(("rows", "dim"), [(1, 1), (20, 6), (700, 500)])  # the last has several pages in a row group
+def test_numbers_read_from_the_pages_are_those_that_arrow_reads(tmp_path, dtype, column, rows, dim):
+    shard = video_shard(rows, dim, dtype)
+    path = tmp_path / "shard.parquet"
+    path.write_bytes(encode_shard(shard, "", row_group_bytes=shard.layout.row_bytes * 300))
+    parquet, chunks = chunks_of(path.read_bytes(), column)
+    with path.open("rb") as file:
+        for group, chunk in enumerate(chunks):
+            table = parquet.read_row_group(group, columns=[column])
+            expected = to_numpy(table.column(column), shard.layout.columns[column])
+            values = np.empty_like(expected)
+            assert read_plain(file.fileno(), chunk, values)
+            np.testing.assert_array_equal(values, expected)
+
+
+def test_what_is_not_plain_is_left_to_arrow(tmp_path):
+    shard = video_shard(20)
+    table = pq.read_table(io.BytesIO(encode_shard(shard, "")))
+    values = np.empty((20, 6), np.float16)
+    for options in ({"compression": "zstd"}, {"use_dictionary": True}, {"data_page_version": "2.0"}):
+        path = tmp_path / "other.parquet"
+        pq.write_table(table, path, **{"compression": "none", "use_dictionary": False, **options})
+        with path.open("rb") as file:
+            assert not read_plain(file.fileno(), pq.ParquetFile(path).metadata.row_group(0).column(2), values)
+
+
+def test_a_damaged_page_header_is_left_to_arrow_or_does_no_harm(tmp_path):
+    shard = video_shard(20)
+    data = encode_shard(shard, "")
+    _, (chunk,) = chunks_of(data, "embedding")
+    path = tmp_path / "damaged.parquet"
+    refused = 0
+    for position in range(chunk.data_page_offset, chunk.data_page_offset + 20):
+        path.write_bytes(data[:position] + b"\xff" + data[position + 1 :])
+        values = np.zeros((20, 6), np.float16)
+        with path.open("rb") as file:
+            if read_plain(file.fileno(), chunk, values):
+                np.testing.assert_array_equal(values, shard.embedding)
+            else:
+                refused += 1
+    assert refused >= 10
+
+
+def test_other_columns_and_other_sizes_are_left_to_arrow(tmp_path):
+    path = tmp_path / "shard.parquet"
+    path.write_bytes(encode_shard(video_shard(20), ""))
+    _, (distinct,) = chunks_of(path.read_bytes(), "n_distinct")
+    _, (embedding,) = chunks_of(path.read_bytes(), "embedding")
+    with path.open("rb") as file:
+        assert not read_plain(file.fileno(), distinct, np.empty(20, np.uint8))
+        assert not read_plain(file.fileno(), embedding, np.empty((20, 6), np.float32))
+        assert not read_plain(file.fileno(), embedding, np.empty((19, 6), np.float16))

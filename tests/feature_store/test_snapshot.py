@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from feature_store import DamagedStoreError, FeatureShard, FeatureStore, SpecError, StoreError, UnknownColumnError
+from feature_store import reader as reader_module
 from feature_store import writer as writer_module
 from feature_store.files import ObjectFiles
 
@@ -70,6 +71,18 @@ def test_ids_of_another_type_are_refused(videos, ids, message):
         videos[0].latest().matrix(ids)
 
 
+@pytest.mark.parametrize(("column", "shape"), [("embedding", (4,)), ("frames", (5, 4)), ("n_distinct", ())])
+def test_a_table_has_a_row_of_zeros_first_and_then_the_items_in_order(videos, column, shape):
+    store, reference = videos
+    table = store.latest().table(["item-31", "nobody", "item-2"], column)
+    assert (table.dtype, table.shape) == (np.float32, (4, *shape))
+    np.testing.assert_array_equal(table[[1, 3]], reference[column][[31, 2]])
+    assert not table[[0, 2]].any()
+    half = store.latest().table(["item-31"], column, dtype=np.float16)
+    assert half.dtype == np.float16
+    np.testing.assert_array_equal(half[1], reference[column][31])
+
+
 def test_an_unknown_column_names_those_there_are(videos):
     with pytest.raises(
         UnknownColumnError, match=r"tiny/toy@1 has no column 'frame'.*embedding\[4\], frames\[5, 4\], n_dis"
@@ -89,18 +102,16 @@ def test_a_snapshot_describes_itself(videos):
 
 
 def test_row_groups_without_wanted_rows_are_not_read(videos, monkeypatch):
-    import pyarrow.parquet as pq
-
     store, _ = videos
     snapshot = store.latest()
     assert snapshot.index.height == 40  # reads the ids of every shard
     groups = []
-    original = pq.ParquetFile.read_row_groups
+    original = reader_module.Column.read
     monkeypatch.setattr(
-        pq.ParquetFile, "read_row_groups", lambda self, rows, **kw: groups.append(rows) or original(self, rows, **kw)
+        reader_module.Column, "read", lambda self, group, *more: groups.append(group) or original(self, group, *more)
     )
     snapshot.matrix(["item-0", "item-39"])
-    assert [rows[0] for rows in groups] == [0, 2]  # 4 rows of 48 bytes per group: rows 0..3 of 15, rows 8..9 of 10
+    assert groups == [0, 2]  # 4 rows of 48 bytes per group: rows 0..3 of 15, rows 8..9 of 10
 
 
 def test_superseded_rows_are_not_read(store, toy):

@@ -1,8 +1,8 @@
 """A writer in its own process.
 
 ``python writer_process.py POINT ROOT CONTENTS`` runs an extraction and kills itself at POINT without any chance to
-clean up; CONTENTS is JSON, id to text. ``python writer_process.py race ROUNDS`` commits when it is told to; ROUNDS is
-JSON, a list of root and contents.
+clean up; CONTENTS is JSON, id to text. Where POINT is ``environment``, ``REELSTORE_FAULT`` says where it dies.
+``python writer_process.py race ROUNDS`` commits when it is told to; ROUNDS is JSON, a list of root and contents.
 """
 
 import json
@@ -36,6 +36,7 @@ def dies(name, path_part, *, after=False):
 
 
 POINTS = {
+    "environment": lambda: None,
     "shard written under its temporary name": lambda: dies("replace", "/shards/"),
     "shard finished": lambda: dies("replace", "/shards/", after=True),
     "manifest written under its temporary name": lambda: dies("link", "/manifests/"),
