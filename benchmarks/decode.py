@@ -1,94 +1,198 @@
-"""Five frames of a video: CPU seconds of each decoder, on real clips and on one long clip made here.
+"""Five frames of a video: CPU time and wrong frames of our default decoder and of the readers people use.
 
-Times are of the process (user and system, all threads), the best of several rounds, with the decoders in turn within
-each round. The real clips are read from ``$REELSTORE_SHARED/data/videos`` (or ``../shared``); without them, only the
-long clip is measured.
+The clips are made once (:mod:`benchmarks.clips`) and carry their numbers in the picture: a frame is wrong when the
+number read back is not that of the picture on screen. Ours finds the five times itself and must equal the full decode
+bit for bit; the others are told the times, five milliseconds after the wanted frame appears. CPU time is of the process
+(user and system, all threads), opening included, medians of several rounds with the readers in turn within each round;
+every reader uses one thread.
+
+Readers that are not installed are left out and named.
 """
 
 from __future__ import annotations
 
-import math
+import argparse
 import os
 import statistics
-import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
+import decord
 import numpy as np
 
-from extractors.frames import DECODERS, FrameBatch, FrameError, sample_frames
+from benchmarks.clips import Clip, make_all, number_of
+from extractors.errors import UnknownDecoderError
+from extractors.frames import FrameError, require_decoder, sample_frames
 
-ROUNDS = 3
-LONG_SECONDS = 60
+ROUNDS = 5
+OURS, REFERENCE = "planned", "sequential"
 
-
-def make_clip(path: Path, seconds: int) -> Path:
-    """A noisy moving texture at 30 frames per second, 640×360, with the encoder's usual keyframes and B-frames."""
-    rng = np.random.default_rng(0)
-    texture = np.kron(rng.integers(0, 256, (60, 90, 3), dtype=np.uint8), np.ones((12, 12, 1), np.uint8))
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": "30"})
-        stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
-        for position in range(30 * seconds):
-            y, x = position % 300, (2 * position) % 400
-            frame = texture[y : y + 360, x : x + 640] ^ rng.integers(0, 8, (360, 640, 1), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+Reader = Callable[[Path, list[float]], np.ndarray]
+"""Reads a file's frames on screen at given seconds; ours finds the times itself."""
 
 
-def measure(path: Path) -> dict[str, tuple[float, FrameBatch | None]]:
-    """Best CPU seconds of each decoder, and what it returned (None where it fails)."""
-    best: dict[str, tuple[float, FrameBatch | None]] = {}
-    for _ in range(ROUNDS):
-        for decoder in DECODERS:
+@dataclass
+class Score:
+    """What one reader did over the clips: median seconds by clip, wrong frames, and frames in all."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    wrong: int = 0
+    frames: int = 0
+    fails: int = 0
+
+
+def by_decord(path: Path, times: list[float]) -> np.ndarray:
+    """By decord's own timestamps of all frames."""
+    reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+    starts = reader.get_frame_timestamp(range(len(reader)))[:, 0]
+    return reader.get_batch(np.searchsorted(starts, times, side="right") - 1).asnumpy()
+
+
+def by_torchcodec(path: Path, times: list[float]) -> np.ndarray:
+    """The exact mode of torchcodec."""
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+    return decoder.get_frames_played_at(times).data.numpy()
+
+
+def by_seeking(path: Path, times: list[float]) -> np.ndarray:
+    """PyAV as it is commonly used: for each time, seek back to a keyframe and decode up to the time."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+        found = []
+        for wanted in times:
+            container.seek(int(wanted / stream.time_base), stream=stream)
+            shown = None
+            for frame in container.decode(stream):
+                if shown is not None and frame.time > wanted:
+                    break
+                shown = frame
+            found.append(shown.to_ndarray(format="rgb24"))
+    return np.stack(found)
+
+
+def by_opencv(path: Path, times: list[float]) -> np.ndarray:
+    """OpenCV as it is commonly used: positions from the mean rate."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    found = []
+    for wanted in times:
+        capture.set(cv2.CAP_PROP_POS_FRAMES, int(wanted * rate))
+        good, picture = capture.read()
+        if not good:
+            raise FrameError("corrupt", f"OpenCV gives no frame at {wanted:.2f} s")
+        found.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    capture.release()
+    return np.stack(found)
+
+
+def readers() -> dict[str, Reader]:
+    """The readers that can work here, ours first; says which cannot."""
+    found: dict[str, Reader] = {
+        OURS: lambda path, _: sample_frames(path, decoder=OURS).data,
+        "decord": by_decord,
+        "torchcodec": by_torchcodec,
+        "pyav seek": by_seeking,
+        "opencv": by_opencv,
+    }
+    try:
+        require_decoder("torchcodec")
+    except UnknownDecoderError as error:
+        print(error)
+        del found["torchcodec"]
+    if find_spec("cv2") is None:
+        print("opencv cannot work here; to measure it: pip install opencv-python-headless")
+        del found["opencv"]
+    return found
+
+
+def truth(clip: Clip) -> tuple[np.ndarray, list[int], list[float]]:
+    """What a full decode shows: pictures, their numbers, and times at which exactly these are on screen.
+
+    Every number must be that of the picture which the clip shows at the frame's timestamp.
+    """
+    whole = sample_frames(clip.path, decoder=REFERENCE)
+    numbers = [number_of(picture) for picture in whole.data]
+    stamps = clip.stamps()
+    for number, stamp in zip(numbers, whole.pts_seconds.tolist(), strict=True):
+        if abs(float(stamps[number] * clip.tick) - stamp) > 0.001:  # Matroska rounds to milliseconds
+            raise SystemExit(f"{clip.name}: the full decode shows picture {number} at {stamp} s")
+    return whole.data, numbers, [stamp + 0.005 for stamp in whole.pts_seconds.tolist()]
+
+
+def measure(clip: Clip, use: dict[str, Reader], scores: dict[str, Score], rounds: int) -> str:
+    """Time all readers on one clip and count their wrong frames.
+
+    Returns:
+        A line to print.
+    """
+    spent: dict[str, list[float]] = {name: [] for name in use}
+    pictures: dict[str, np.ndarray] = {}
+    whole, numbers, times = truth(clip)
+    for _ in range(rounds):
+        for name, reader in use.items():
             begin = time.process_time()
             try:
-                batch = sample_frames(path, decoder=decoder)
-            except FrameError:
-                batch = None
-            spent = time.process_time() - begin
-            best[decoder] = min(best.get(decoder, (math.inf, batch)), (spent, batch), key=lambda pair: pair[0])
-    return best
+                pictures[name] = reader(clip.path, times)
+            except Exception:  # whatever a peer raises, it gives no frames
+                continue
+            spent[name].append(time.process_time() - begin)
+    if not np.array_equal(pictures[OURS], whole):
+        raise SystemExit(f"{clip.name}: {OURS} differs from the full decode")
+    line = f"{clip.name:<42}"
+    for name, score in scores.items():
+        if not spent[name]:
+            score.fails += 1
+            line += f"{'fails':>14}"
+            continue
+        wrong = sum(number_of(got) != number for got, number in zip(pictures[name], numbers, strict=True))
+        score.seconds[clip.name] = statistics.median(spent[name])
+        score.wrong, score.frames = score.wrong + wrong, score.frames + len(numbers)
+        line += f"{score.seconds[clip.name] * 1e3:>9.1f}{f' ({wrong}✗)' if wrong else '':<5}"
+    return line
 
 
-def same(batch: FrameBatch | None, reference: FrameBatch | None) -> str:
-    """How many frames are those of the full decode."""
-    if batch is None or reference is None:
-        return "-"
-    if batch.data.shape != reference.data.shape:
-        return "other stream"
-    return f"{(batch.data == reference.data).all(axis=(1, 2, 3)).sum()}/{len(batch.data)}"
+def ratio(scores: dict[str, Score], name: str, codec: str = "") -> str:
+    """Ours over another's, geometric mean over the clips that both read."""
+    ours, other = scores[OURS].seconds, scores[name].seconds
+    shares = [ours[clip] / other[clip] for clip in other if clip.startswith(codec)]
+    return f"{statistics.geometric_mean(shares):.2f}" if shares else "–"
 
 
 def main() -> None:
-    """Measure and print one line for each clip, then medians and ratios over the clips that all can read."""
-    shared = Path(os.environ.get("REELSTORE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-    clips = sorted(path for path in (shared / "data" / "videos").glob("*") if path.suffix not in (".md", ".csv"))
-    rows: list[dict[str, tuple[float, FrameBatch | None]]] = []
-    print(f"{'clip':<54}" + "".join(f"{decoder + ' ms':>15}" for decoder in DECODERS) + "   decord = full decode")
-    with tempfile.TemporaryDirectory() as folder:
-        clips.append(make_clip(Path(folder) / f"long_{LONG_SECONDS}s_h264.mp4", LONG_SECONDS))
-        for decoder in DECODERS:  # imports and first allocations are not the clip's
-            sample_frames(clips[-1], decoder=decoder)
-        for path in clips:
-            row = measure(path)
-            times = "".join(
-                f"{row[decoder][0] * 1e3:>15.1f}" if row[decoder][1] else f"{'fails':>15}" for decoder in DECODERS
-            )
-            print(f"{path.name:<54}{times}   {same(row['decord'][1], row['sequential'][1])}", flush=True)
-            if same(row["planned"][1], row["sequential"][1]) not in ("-", "5/5"):
-                raise SystemExit(f"{path.name}: planned and sequential differ")
-            if all(batch is not None for _, batch in row.values()):
-                rows.append(row)
-    print(f"\nover the {len(rows)} clips that every decoder reads:")
-    for decoder in DECODERS:
-        times = [row[decoder][0] for row in rows]
-        ratio = statistics.geometric_mean(row[decoder][0] / row["planned"][0] for row in rows)
-        print(
-            f"{decoder:<12} median {statistics.median(times) * 1e3:7.1f} ms   {ratio:5.2f} × planned (geometric mean)"
-        )
+    """Measure and print one line for each clip, then the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--match", default="", help="only clips whose name holds this")
+    arguments = parser.parse_args()
+    os.environ.setdefault("SVT_LOG", "1")  # errors alone
+    clips = [clip for clip in make_all() if arguments.match in clip.name]
+    use = readers()
+    scores = {name: Score() for name in use}
+    for reader in use.values():  # imports and first allocations are not a clip's
+        reader(clips[0].path, truth(clips[0])[2])
+    print(f"{'CPU ms':<42}" + "".join(f"{name:>11}   " for name in use))
+    for clip in clips:
+        print(measure(clip, use, scores, arguments.rounds), flush=True)
+    codecs = ("h264", "hevc", "vp9", "av1")
+    print(
+        f"\n{'':<14}{'median ms':>10}{'wrong':>12}{'fails':>7}   ours / theirs{'':>4}"
+        + "".join(f"{c:>7}" for c in codecs)
+    )
+    for name, score in scores.items():
+        median = statistics.median(score.seconds.values()) * 1e3
+        shares = "".join(f"{ratio(scores, name, codec):>7}" for codec in codecs)
+        wrong = f"{score.wrong}/{score.frames}"
+        print(f"{name:<14}{median:>10.1f}{wrong:>12}{score.fails:>7}   {ratio(scores, name):>13}{'':>4}{shares}")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from extractors.errors import FrameError, UnknownDecoderError
 
 __all__ = ["DECODERS", "FrameBatch", "FrameError", "require_decoder", "sample_frames"]
 
-DECODERS = ("planned", "sequential", "decord")
-"""``planned`` (default) equals ``sequential``, the full decode, frame for frame; ``decord`` does not always."""
+DECODERS = ("planned", "sequential", "decord", "torchcodec")
+"""``planned`` (default) equals ``sequential``, the full decode, frame for frame; ``decord`` and ``torchcodec`` do not
+always, and ``torchcodec`` is an optional extra."""
 
 
 def sample_frames(path: str | os.PathLike[str], n: int = 5, fps: float = 1.0, decoder: str = "planned") -> FrameBatch:
@@ -34,7 +35,7 @@ def sample_frames(path: str | os.PathLike[str], n: int = 5, fps: float = 1.0, de
 
     Raises:
         FrameError: Why the file gives no frames: ``reason`` is a code, ``detail`` a sentence.
-        UnknownDecoderError: When there is no such decoder.
+        UnknownDecoderError: When there is no such decoder, or it cannot work here.
         SamplingError: When ``n`` or ``fps`` cannot be sampled.
     """
     require_decoder(decoder)
@@ -42,12 +43,14 @@ def sample_frames(path: str | os.PathLike[str], n: int = 5, fps: float = 1.0, de
 
 
 def require_decoder(decoder: str) -> None:
-    """Check the name of a decoder.
+    """Check that there is such a decoder and that it can work here.
 
     Raises:
-        UnknownDecoderError: When there is no such decoder.
+        UnknownDecoderError: When there is none, or what it needs is not installed.
     """
     if decoder not in DECODERS:
         near = difflib.get_close_matches(decoder, DECODERS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UnknownDecoderError(f"decoder: expected one of {', '.join(DECODERS)}, got {decoder!r}{hint}")
+    if decoder == "torchcodec":
+        import_module("extractors.decoders.torchcodec").require()

@@ -1,4 +1,4 @@
-"""Which tracks of an MP4 file are encrypted (ISO/IEC 14496-12 box structure, ISO/IEC 23001-7 common encryption)."""
+"""The boxes of an MP4 file (ISO/IEC 14496-12), and which tracks are encrypted (ISO/IEC 23001-7)."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def has_encrypted_video(path: Path) -> bool:
 
 def _sample_entries(stream: BinaryIO, start: int, end: int, depth: int) -> Iterator[bytes]:
     """Types of all sample entries below one box."""
-    for kind, body, stop in _boxes(stream, start, end):
+    for kind, body, stop in boxes(stream, start, end):
         if kind in _CONTAINERS and depth < 8:
             yield from _sample_entries(stream, body, stop, depth + 1)
         elif kind == b"stsd":
-            yield from (entry for entry, _, _ in _boxes(stream, body + 8, stop))
+            yield from (entry for entry, _, _ in boxes(stream, body + 8, stop))
 
 
-def _boxes(stream: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(stream: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Type, start of the body and end of every box in a range; stops at the first that makes no sense."""
     while start + 8 <= end:
         stream.seek(start)

@@ -37,6 +37,10 @@ MAX_PIXELS = 1 << 26
 _NOT_VIDEO = {"concat", "dash", "ffmetadata", "hls", "image2", "imf", "lavfi", "tty"}
 """Formats that FFmpeg reads, but that name other files or hold text: never followed."""
 
+_OPTIONS = {"protocol_whitelist": "file", "skip_loop_filter": "all"}
+"""FFmpeg decodes the first pictures while it opens a file, to learn their format, and throws them away: these need no
+loop filter. The contexts that decode for us are others and know nothing of it."""
+
 _QUIET = -8  # AV_LOG_QUIET
 
 
@@ -64,9 +68,7 @@ def opened(path: Path) -> Generator[InputContainer]:
     try:
         if path.stat().st_size == 0:
             raise FrameError("unreadable", f"{path.name} is empty")
-        container = av.open(
-            f"file:{path.absolute()}", options={"protocol_whitelist": "file"}, metadata_errors="replace"
-        )
+        container = av.open(f"file:{path.absolute()}", options=_OPTIONS, metadata_errors="replace")
     except MemoryError as error:
         raise FrameError("too_large", f"{path.name} asks for more memory than there is") from error
     except (av.error.FFmpegError, OSError) as error:
@@ -236,16 +238,25 @@ def upright_rgb(frames: list[VideoFrame]) -> np.ndarray:
         described = ", ".join(f"{width}×{height}" for width, height in sizes)
         raise FrameError("unsupported", f"the picture size changes within the video: {described}")
     reformatter = VideoReformatter()
-    converted: dict[int, np.ndarray] = {}
-    for frame in frames:
-        if id(frame) not in converted:
-            try:
-                rgb = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-            except av.error.FFmpegError as error:
-                detail = f"pixels of format {frame.format.name} cannot be converted: {explain(error)}"
-                raise FrameError("unsupported", detail) from error
-            converted[id(frame)] = _turn(rgb, _display_matrix(frame))
-    return np.stack([converted[id(frame)] for frame in frames])
+    pictures: np.ndarray | None = None
+    for position, frame in enumerate(frames):
+        if pictures is not None and frame is frames[position - 1]:
+            pictures[position] = pictures[position - 1]
+            continue
+        try:
+            rgb = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        except av.error.FFmpegError as error:
+            detail = f"pixels of format {frame.format.name} cannot be converted: {explain(error)}"
+            raise FrameError("unsupported", detail) from error
+        upright = _turn(rgb, _display_matrix(frame))
+        if pictures is None:
+            pictures = np.empty((len(frames), *upright.shape), dtype=np.uint8)
+        elif upright.shape != pictures.shape[1:]:
+            raise FrameError("unsupported", "the display rotation changes within the video")
+        pictures[position] = upright
+    if pictures is None:
+        raise ValueError("frames: expected at least one")
+    return pictures
 
 
 def _display_matrix(frame: VideoFrame) -> np.ndarray | None:

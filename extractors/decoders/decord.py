@@ -7,17 +7,13 @@ not decode by the last one that did. It cannot open AV1 or truncated files. Rota
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from extractors.decoders.batch import FrameBatch
+from extractors.decoders.floats import float_targets
 from extractors.errors import FrameError
-from extractors.sampling import plan_samples
-
-_TICK = Fraction(1, 1_000_000)
-"""decord tells times as floats in seconds; microseconds are finer than any video's clock is coarse."""
 
 
 def read(path: Path, *, n: int, fps: float) -> FrameBatch:
@@ -49,12 +45,10 @@ def read(path: Path, *, n: int, fps: float) -> FrameBatch:
         raise FrameError("unreadable", f"decord cannot open {path.name}: {_first_line(error)}") from error
     if len(times) == 0:
         raise FrameError("no_frames", f"decord finds no frame in {path.name}")
-    ticks = np.rint(times / float(_TICK)).astype(np.int64)
-    order = np.argsort(ticks[:, 0], kind="stable")
-    starts = ticks[order, 0].tolist()
-    last = order[-1]
-    plan = plan_samples(starts, int(ticks[last, 1] - ticks[last, 0]), _TICK, n=n, fps=fps)
-    taken = order[list(plan.index)]
+    order = np.argsort(times[:, 0], kind="stable")
+    targets, policy, duration = float_targets(times[order[0], 0], times[order[-1], 1], n=n, fps=fps)
+    shown = np.searchsorted(times[order, 0], targets, side="right") - 1
+    taken = order[np.maximum(shown, 0)]
     try:
         data = reader.get_batch(taken.tolist()).asnumpy()
     except (decord.DECORDError, RuntimeError) as error:
@@ -62,11 +56,11 @@ def read(path: Path, *, n: int, fps: float) -> FrameBatch:
     return FrameBatch(
         data=data,
         pts_seconds=times[taken, 0],
-        n_distinct=plan.n_distinct,
+        n_distinct=len(np.unique(taken)),
         decoder="decord",
         codec="unknown",
-        duration_seconds=float(plan.duration),
-        policy=plan.policy,
+        duration_seconds=duration,
+        policy=policy,
     )
 
 

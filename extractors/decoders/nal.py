@@ -15,6 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from extractors.decoders.bits import Bits
+
+_HIGH_PROFILES = frozenset((44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244))
 _HEVC_NON_REFERENCE = frozenset(range(0, 16, 2))
 
 
@@ -27,12 +30,14 @@ class PacketNotes:
         reference: Another picture may refer to this one (within its sub-layer, for HEVC).
         layer: Temporal sub-layer (0 for H.264).
         parameter_sets: Sequence, picture and video parameter sets inside the packet.
+        whole: The lengths of its units add up to the packet; False tells of damage.
     """
 
     entry: bool
     reference: bool
     layer: int
     parameter_sets: tuple[bytes, ...]
+    whole: bool = True
 
 
 class NalReader:
@@ -41,19 +46,24 @@ class NalReader:
     Args:
         codec: ``h264`` or ``hevc``.
         extradata: The decoder configuration of the container, which says how units are delimited.
+
+    Attributes:
+        length_size: Bytes of the length before each unit; 0 where start codes delimit them.
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
         self._hevc = codec == "hevc"
         self._alone: dict[bytes, PacketNotes] = {}
-        self._length_size = 0
+        self.length_size = 0
         position = 21 if self._hevc else 4
         if extradata is not None and len(extradata) > position and extradata[0] == 1:
-            self._length_size = (extradata[position] & 3) + 1
+            self.length_size = (extradata[position] & 3) + 1
 
     def read(self, packet: bytes) -> PacketNotes:
         """Read the headers of one packet."""
-        units = self._units(packet)
+        units = self.units(packet)
+        if self.length_size and (not units or units[-1][1] != len(packet)):
+            return PacketNotes(entry=False, reference=True, layer=0, parameter_sets=(), whole=False)
         if len(units) != 1:
             return _read_hevc(packet, units) if self._hevc else _read_h264(packet, units)
         # most packets are one picture in one unit, of which there are few kinds
@@ -66,11 +76,11 @@ class NalReader:
                 self._alone[header] = notes
         return notes
 
-    def _units(self, packet: bytes) -> list[tuple[int, int]]:
+    def units(self, packet: bytes) -> list[tuple[int, int]]:
         """Start and end of every NAL unit."""
         units: list[tuple[int, int]] = []
-        if self._length_size:
-            position, size = 0, self._length_size
+        if self.length_size:
+            position, size = 0, self.length_size
             while position + size < len(packet):
                 start = position + size
                 end = start + int.from_bytes(packet[position:start], "big")
@@ -87,6 +97,65 @@ class NalReader:
                 units.append((start + 3, end))
             start = following
         return units
+
+
+class FrameNumbers:
+    """Whether reference pictures are missing between packets of H.264 (ITU-T H.264, 7.4.3, ``frame_num``).
+
+    FFmpeg fills such a gap with copies and reports nothing, so that what is decoded after it depends on what was
+    decoded before.
+
+    Args:
+        reader: Finds the units of a packet.
+        extradata: The decoder configuration of the container, with a sequence parameter set.
+    """
+
+    def __init__(self, reader: NalReader, extradata: bytes | None) -> None:
+        self._reader = reader
+        self._bits: int | None = _frame_number_bits(extradata or b"")
+        self._latest: int | None = None
+        self.gap = False
+
+    def restart(self) -> None:
+        """Forget the pictures before: decoding starts anew."""
+        self._latest = None
+
+    def note(self, packet: bytes) -> None:
+        """Note the next packet in decoding order; sets ``gap`` where something is missing before it."""
+        for start, end in self._reader.units(packet):
+            kind, importance = packet[start] & 31, packet[start] >> 5 & 3
+            if kind == 7:
+                self._bits = _frame_number_bits(b"\0\0\1" + packet[start:end])
+            if kind not in (1, 5) or self._bits is None:
+                continue
+            bits = Bits(packet[start + 1 : end].replace(b"\0\0\3", b"\0\0"))
+            for _ in range(3):
+                bits.golomb()  # first_mb_in_slice, slice_type, pic_parameter_set_id
+            number = bits.take(self._bits)
+            following = {None, number, (number - 1) % (1 << self._bits)}
+            self.gap = self.gap or (kind != 5 and self._latest not in following)
+            if importance:
+                self._latest = number
+
+
+def _frame_number_bits(configuration: bytes) -> int | None:
+    """Length of ``frame_num`` as the first sequence parameter set says; None where it is not plainly told."""
+    start = configuration.find(b"\x67")
+    if start < 0:
+        return None
+    bits = Bits(configuration[start + 1 :].replace(b"\0\0\3", b"\0\0"))
+    profile = bits.take(8)
+    bits.take(16)
+    bits.golomb()  # seq_parameter_set_id
+    if profile in _HIGH_PROFILES:
+        planes_apart = bits.golomb() == 3 and bits.take(1)
+        bits.golomb()
+        bits.golomb()
+        bits.take(1)
+        if planes_apart or bits.take(1):  # scaling matrices
+            return None
+    length = bits.golomb() + 4
+    return None if bits.overrun or length > 16 else length
 
 
 def _read_h264(packet: bytes, units: list[tuple[int, int]]) -> PacketNotes:

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from extractors.decoders import planned
+from extractors.decoders import scan
 from extractors.frames import FrameError, sample_frames
 
 BITS = 12
@@ -240,7 +240,7 @@ def test_sound_that_lasts_longer_plays_no_part(tmp_path):
 def test_packets_that_do_not_fit_into_memory_are_read_again(tmp_path, monkeypatch):
     path = write(tmp_path / "clip.mkv", LONG, options=OPEN_GOP)
     kept = sample_frames(path)
-    monkeypatch.setattr(planned, "KEEP_BYTES", 1000)
+    monkeypatch.setattr(scan, "KEEP_BYTES", 1000)
     again = sample_frames(path)
     assert same(kept, again)
     assert (again.decoder, again.decoded) == ("planned", kept.decoded)
@@ -355,5 +355,5 @@ def test_what_is_no_video(tmp_path, content, reason, words):
 
 
 def test_an_unknown_decoder_is_a_wrong_call(tmp_path):
-    with pytest.raises(ValueError, match=r"planned, sequential, decord, got 'planed'; did you mean planned\?"):
+    with pytest.raises(ValueError, match=r"decord, torchcodec, got 'planed'; did you mean planned\?"):
         sample_frames(tmp_path / "clip.mp4", decoder="planed")

@@ -30,6 +30,14 @@ def recovery_point(bits):
 AVCC = b"\x01\x4d\x00\x1f\xff"
 
 
+def test_a_packet_whose_lengths_do_not_add_up_is_damaged():
+    reader = NalReader("h264", AVCC)
+    assert reader.read(prefixed(IDR, IDR)).whole
+    for packet in (prefixed(IDR) + bytes(5), prefixed(IDR, SLICE)[:-1], bytes(20)):
+        assert not reader.read(packet).whole
+    assert NalReader("h264", None).read(annex_b(IDR) + bytes(5)).whole  # start codes tell no lengths
+
+
 @pytest.mark.parametrize(("join", "extradata"), [(annex_b, None), (annex_b, b"\0\0\0\1\x67"), (prefixed, AVCC)])
 def test_h264_packets(join, extradata):
     reader = NalReader("h264", extradata)
