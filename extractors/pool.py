@@ -24,14 +24,16 @@ from extractors.decoders.batch import FrameBatch
 from extractors.errors import PoolError
 from extractors.frames import require_decoder
 from extractors.pool_process import DecodeProcess, Outcome, ProcessGoneError, ProcessLimits, ProcessStock
-from extractors.pool_tasks import Transform
 from extractors.sampling import require_rate
 
 T = TypeVar("T")
 Item = tuple[str, str | os.PathLike[str]]
+Transform = Callable[[np.ndarray], np.ndarray]
+"""uint8 ``[n, h, w, 3]`` to uint8 ``[n, h', w', 3]``; must be picklable."""
 
 _START_ATTEMPTS = 3
 _JOIN_SECONDS = 5.0
+_STEP_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ class _Run:
         """
         with self._state:
             while not self._waiting and self._working and not self._stopped and self._error is None:
-                self._state.wait()
+                self._state.wait(_STEP_SECONDS)  # polars' handler of SIGINT lets no single wait be interrupted
             if self._error is not None:
                 raise self._error
             if self._stopped or not self._waiting:
@@ -300,6 +302,13 @@ class _Worker:
             self._run.finish(failure)
 
     def _work(self, path: str | os.PathLike[str]) -> Outcome:
+        """Have a file done; one whose process ends gets another, for the file need not be what ended the first."""
+        outcome = self._attempt(path)
+        if isinstance(outcome, tuple) and outcome[0] == "crashed":
+            return self._attempt(path)
+        return outcome
+
+    def _attempt(self, path: str | os.PathLike[str]) -> Outcome:
         """Have a file done; by a new process where the last one is worn out or gone."""
         last: ProcessGoneError | None = None
         for _ in range(_START_ATTEMPTS):

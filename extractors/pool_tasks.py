@@ -1,16 +1,24 @@
-"""What the processes of a decode pool do with one file: ``(path, **options) -> {name: array or plain value}``."""
+"""What the processes of a decode pool do with one file: ``(path, **options) -> {name: array or plain value}``.
+
+Imported by those processes alone, before their first file: no file's deadline pays for loading the decoders.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from extractors.audit import compare
+from extractors.frames import sample_frames
+from extractors.images import read_image
 
-Transform = Callable[[np.ndarray], np.ndarray]
-"""uint8 ``[n, h, w, 3]`` to uint8 ``[n, h', w', 3]``; must be picklable."""
+if TYPE_CHECKING:
+    from extractors.pool import Transform
+
+for _decoder in ("planned", "sequential"):
+    import_module(f"extractors.decoders.{_decoder}")
 
 
 def frames(path: str, *, n: int, fps: float, decoder: str, transform: Transform | None) -> dict[str, Any]:
@@ -19,13 +27,16 @@ def frames(path: str, *, n: int, fps: float, decoder: str, transform: Transform 
     Raises:
         FrameError: Why the file gives no frames.
     """
-    from extractors.frames import sample_frames  # the decoders load only in the process that decodes
-
     batch = sample_frames(path, n, fps, decoder)
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
     if transform is not None:
         values["data"] = transform(batch.data)
     return values
+
+
+def comparison(path: str, *, n: int, fps: float, decoder: str) -> dict[str, Any]:
+    """The frames of a decoder beside those of the full decode, see :mod:`extractors.audit`."""
+    return compare(Path(path), n=n, fps=fps, decoder=decoder)
 
 
 def image(path: str, *, transform: Transform | None) -> dict[str, Any]:
@@ -34,7 +45,5 @@ def image(path: str, *, transform: Transform | None) -> dict[str, Any]:
     Raises:
         FrameError: Why the file gives no picture.
     """
-    from extractors.images import read_image
-
     data = read_image(Path(path))
     return {"data": data if transform is None else transform(data[None])[0]}

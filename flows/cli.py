@@ -122,12 +122,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_store(store: argparse.ArgumentParser) -> None:
-    store.add_argument("action", choices=("show", "verify", "diff", "quarantine", "retry", "gc"))
+    actions = ("show", "verify", "diff", "quarantine", "retry", "compact", "tag", "export", "gc")
+    store.add_argument("action", choices=actions)
     store.add_argument("name", help="<dataset>/<feature>")
-    store.add_argument("versions", nargs="*", type=int, help="for diff: the two versions")
-    store.add_argument("--keep", type=int, default=3, help="for gc: how many versions to keep")
-    store.add_argument("--grace-days", type=float, default=7.0, help="for gc: younger shards are never removed")
+    store.add_argument(
+        "words", nargs="*", metavar="…",
+        help="for diff: the two versions; for tag: TAG [VERSION], without them the tags are listed; for export: "
+        "the version or tag, the latest when absent",
+    )  # fmt: skip
+    store.add_argument("--keep", type=int, default=3, help="for gc: how many versions to keep, besides tagged ones")
+    store.add_argument("--grace", default="7d", help="for gc: younger files are never removed; such as 7d, 12h, 30m")
     store.add_argument("--apply", action="store_true", help="for gc: remove; without it only list")
+    store.add_argument("--move", action="store_true", help="for tag: move a tag that is there")
+    store.add_argument("--remove", action="store_true", help="for tag: remove the tag, not its version")
+    store.add_argument("--target-mb", type=int, default=256, help="for compact: MB of vectors per shard")
+    store.add_argument(
+        "--zstd", action="store_true", help="for compact and export --parquet: compress, for copies far away"
+    )
+    for form in ("npy", "parquet", "lance", "hf"):
+        store.add_argument(f"--{form}", metavar="DIR", default=None, help=f"for export: write {form} there")
     store.add_argument("--reason", default=None, help="for retry: only rows with this reason")
 
 
@@ -137,6 +150,8 @@ def _add_models(add: _Add) -> None:
     train.add_argument("overrides", nargs="*", metavar=PAIRS, help="such as seed=3 training.epochs=20")
     evaluate = add("evaluate", "training:evaluate", "rank again with the best checkpoint of a run")
     evaluate.add_argument("run_id")
+    lineage = add("lineage", "lineage:lineage", "what a run was made from, and what of it is gone or changed since")
+    lineage.add_argument("run_id")
     report = add("report", "training:report", "one self-contained HTML page")
     report.add_argument("runs", nargs="*", help="run ids; default: all")
     report.add_argument("--out", default=None, help="the file to write; default ROOT/report.html")

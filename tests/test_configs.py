@@ -7,6 +7,7 @@ import pytest
 from datasets_spec import registry as datasets
 from datasets_spec.spec import PrepareConfig
 from extractors import registry as encoders
+from feature_store import Gates
 from flows.config import load_experiment, read_toml
 from models import registry as models
 from models.config import parse_strict
@@ -32,7 +33,9 @@ def test_dataset_files_belong_to_a_dataset_and_are_strict(path):
 @pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "features"], ids=ids)
 def test_feature_files_belong_to_an_encoder_and_are_strict(path):
     module = encoders.load(path.stem)
-    parse_strict(module.Config, read_toml(path, what="feature"), where=path.stem)
+    values = read_toml(path, what="feature")
+    parse_strict(Gates, values.pop("gates"), where=path.stem)
+    parse_strict(module.Config, values, where=path.stem)
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "experiments"], ids=ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._bars: dict[str, Any] = {}
+        self._shares = ""
 
     def __enter__(self) -> Progress:
         return self
@@ -45,10 +47,17 @@ class Progress:
             self._bars[stage] = bar
         if total is not None and bar.total != total:
             bar.total = total
+        if self._shares:
+            bar.set_postfix_str(self._shares, refresh=False)
+            self._shares = ""
         bar.update(done - bar.n)
         if total is not None and done >= total:
             bar.close()
             del self._bars[stage]
+
+    def shares(self, stages: Mapping[str, float], /) -> None:
+        """Show beside the bar where the time goes, from its next step on: ``read 62%, encode 37%, write 1%``."""
+        self._shares = ", ".join(f"{stage} {share:.0%}" for stage, share in stages.items())
 
     def close(self) -> None:
         """Close every open bar."""

@@ -147,9 +147,7 @@ def feature_tables(
     tables: dict[str, torch.Tensor] = {}
     for table in required:
         feature, _, column = table.partition(".")
-        matrix = snapshots[feature].matrix(item_ids, column=column or "embedding")
-        values = torch.from_numpy(matrix.values)
-        tables[table] = torch.cat([torch.zeros(1, *values.shape[1:]), values])
+        tables[table] = torch.from_numpy(snapshots[feature].table(item_ids, column or "embedding"))
     return tables
 
 

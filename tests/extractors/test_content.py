@@ -22,7 +22,7 @@ def reads(monkeypatch):
     """Names of the files that are really read."""
     names = []
     original = content.file_sha256
-    monkeypatch.setattr(content, "file_sha256", lambda path: names.append(path.name) or original(path))
+    monkeypatch.setattr(content, "file_sha256", lambda path, **rest: names.append(path.name) or original(path))
     return names
 
 

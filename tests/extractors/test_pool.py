@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from extractors.resize import FrameTransform
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = """
-import ctypes, os, time
+import ctypes, os, signal, time
 from pathlib import Path
 import numpy as np
 from extractors.errors import FrameError
@@ -31,11 +32,19 @@ def misbehave(path, *, scale=1):
     if word == "hang":
         Path(rest).write_text(str(os.getpid())) if rest else None
         time.sleep(1000)
+    if word == "wait" and not Path(rest).exists():
+        Path(rest).write_text(str(os.getpid()))
+        time.sleep(1000)
     if word == "spin":
         while True: pass
     if word == "segfault":
         ctypes.string_at(0)
     if word == "exit":
+        os._exit(7)
+    if word == "suicide":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if word == "once" and not Path(rest).exists():
+        Path(rest).touch()
         os._exit(7)
     if word == "eat":
         held = []
@@ -112,6 +121,7 @@ def test_results_come_back_once_each_with_their_arrays():
     [
         ("segfault", "crashed", r"signal 11 \(SIGSEGV\)"),
         ("exit", "crashed", "exit status 7"),
+        ("suicide", "crashed", r"signal 9 \(SIGKILL\) \(the system may be out of memory\)"),
         ("raise", "corrupt", "as told"),
         ("stumble", "error", "KeyError: 'oh'"),
         ("gulp", "too_large", "more memory"),
@@ -127,6 +137,27 @@ def test_a_bad_file_costs_only_itself(word, reason, detail):
     assert [outcome["word"] for outcome in (first, second, third)] == ["fine"] * 3
     assert second["pid"] == third["pid"]
     assert (first["pid"] == second["pid"]) == (reason != "crashed")
+
+
+def test_a_file_whose_process_ends_gets_another_process(tmp_path):
+    first, second = outcomes(["fine", f"once:{tmp_path / 'tried'}"], workers=1)
+    assert (first["word"], second["word"]) == ("fine", "once")
+    assert first["pid"] != second["pid"]
+
+
+def test_a_process_that_is_killed_costs_no_file(tmp_path):
+    with DecodePool(1, deadline_seconds=600) as pool:
+        results = pool.run(TASK, [("a", f"wait:{tmp_path / 'pid'}"), ("b", "fine")], {})
+        found = []
+        taker = threading.Thread(target=lambda: found.extend(results))
+        taker.start()
+        wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        pid = int((tmp_path / "pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+        taker.join(60)
+    assert [(item_id, outcome["word"]) for item_id, outcome in found] == [("a", "wait"), ("b", "fine")]
+    assert pid not in {outcome["pid"] for _, outcome in found}
+    assert not alive(pid)
 
 
 @pytest.mark.parametrize("word", ["hang", "spin"])
@@ -238,6 +269,7 @@ def test_each_process_uses_one_thread_and_no_gpu():
 
 SCRIPT = """
 import sys
+import polars  # whose handler of SIGINT restarts system calls
 sys.path.insert(0, {tasks!r})
 from extractors.pool import DecodePool
 with DecodePool(2, deadline_seconds=600) as pool:
