@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LOCK := $(if $(filter gpu,$(EXTRA)),requirements-gpu.lock,requirements.lock)
 STAMP := $(VENV)/.installed-$(EXTRA)
 
-.PHONY: setup demo test check bench lock clean
+.PHONY: setup demo test check bench bench-gpu lock clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+bench-gpu: setup
+	$(BIN)/python -m benchmarks.gpu --size base
 
 lock: setup
 	$(BIN)/python -m flows.lock write

@@ -25,10 +25,14 @@ class EncodeError(ExtractionError):
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """One finished row: ``embedding`` ``[d]`` and, of a video, ``frames`` ``[f, d]``, both of the stored type."""
+    """One finished row: ``embedding`` ``[d]`` and, of a video, ``frames`` ``[f, d]``, both of the stored type.
+
+    ``pixels`` is uint8 ``[f, h, w, 3]`` where the pictures themselves are kept.
+    """
 
     embedding: np.ndarray
     frames: np.ndarray | None
+    pixels: np.ndarray | None = None
 
     @property
     def finite(self) -> bool:
@@ -105,7 +109,8 @@ def _collect(batch: EncodedBatch, dtype: str, result: EncodedRows) -> None:
         if row in batch.faults:
             result.outcomes.append(batch.faults[row])
         else:
-            done = EncodedRow(embedding[row], None if frames is None else frames[row])
+            pixels = None if batch.pixels is None else batch.pixels[row]
+            done = EncodedRow(embedding[row], None if frames is None else frames[row], pixels)
             result.outcomes.append(done if done.finite else _NOT_FINITE)
 
 

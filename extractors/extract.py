@@ -15,13 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from extractors import registry
+from extractors import kept, registry
 from extractors.content import Progress, hash_files, text_sha256
+from extractors.kept import KeptFrames
 from extractors.lanes import Feature, Tally
 from extractors.pool import DecodePool
-from extractors.run import announce, media_of, run_text, run_visual
+from extractors.resize import ResizeMode
+from extractors.run import STAGES, announce, media_of, run_text, run_visual, stage_shares
 from extractors.spec import EncoderSpec, StrictModel
 from feature_store.errors import EmptySnapshotError
+from feature_store.gates import Gates
 from feature_store.plan import Plan
 from feature_store.quarantine import QuarantineRow
 from feature_store.store import FeatureStore
@@ -38,6 +41,7 @@ __all__ = [
     "extract_visual",
     "hash_media",
     "hash_texts",
+    "keep_frames",
     "open_feature",
     "plan_extraction",
     "run_text",
@@ -72,6 +76,7 @@ class ExtractReport:
         toy: Whether the weights are a toy's.
         seconds: Time by stage.
         items_per_second: Items encoded per second of reading, encoding and writing; 0 when there were none.
+        shares: Part of that time by stage, 0 to 1; ``read`` is the time in which the encoder waited for files.
         counts: Figures of the encoder, such as ``tokens``.
     """
 
@@ -84,6 +89,7 @@ class ExtractReport:
     toy: bool
     seconds: dict[str, float]
     items_per_second: float
+    shares: dict[str, float]
     counts: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
@@ -160,6 +166,28 @@ def open_feature(
     return Feature(spec, store=store, plan=plan, shard_size=shard_size, factory=factory)
 
 
+def keep_frames(
+    modes: Sequence[ResizeMode],
+    sampling: Mapping[str, Any],
+    *,
+    contents: Contents,
+    store: FeatureStore,
+    recorded: Mapping[str, Any] | None = None,
+) -> Feature:
+    """Plan the keeping of sampled frames; the result goes through a run like any feature over videos.
+
+    Args:
+        modes: Geometries: ``centre_crop``, ``squash`` or both.
+        sampling: ``frames``, ``fps`` and ``decoder``, as the encoders that will read them sample.
+        contents: Hashes of all items of the data set.
+        store: Where the frames go.
+        recorded: Facts to store beside the identity.
+    """
+    spec, keeper = kept.describe(modes, sampling)
+    plan = plan_extraction(spec, contents, store, recorded=recorded)
+    return Feature(spec, store=store, plan=plan, shard_size=kept.SHARD_SIZE, factory=lambda: keeper)
+
+
 def chunks(features: Sequence[Feature], item_ids: Sequence[str], size: int) -> list[list[str]]:
     """Cut what is to do into tasks: items that any feature still needs; equal contents share a task.
 
@@ -187,6 +215,7 @@ def commit_feature(
     unreadable: int = 0,
     catalogue_size: int | None = None,
     progress: Progress | None = None,
+    gates: Gates | None = None,
 ) -> ExtractReport:
     """Publish what was written, once all tasks of a feature are done.
 
@@ -196,20 +225,23 @@ def commit_feature(
         unreadable: Items whose content could not be read.
         catalogue_size: Items of the data set, for the coverage; None for those that were planned.
         progress: Called with ``("measure", done, total)``.
+        gates: Limits that the figures must keep; None judges nothing.
 
     Raises:
         CommitConflictError: When another writer committed something that contradicts the plan.
+        QualityGateError: When the figures do not keep the limits; what was written stays for the next commit.
     """
     recorded = {"counts": dict(tally.counts), "encoded": tally.encoded, "failed": tally.failed + unreadable}
     try:
         with tally.timed("commit"):
             snapshot = feature.store.commit(
-                feature.plan, catalogue_size=catalogue_size, recorded=recorded, progress=progress
+                feature.plan, catalogue_size=catalogue_size, recorded=recorded, progress=progress, gates=gates
             )
         version = snapshot.version
     except EmptySnapshotError:  # every item failed, and each has its reason in quarantine
         version = None
-    worked = sum(tally.seconds.get(stage, 0.0) for stage in ("read", "encode", "write"))
+    shares = stage_shares(tally.seconds)
+    worked = sum(tally.seconds.get(stage, 0.0) for stage in STAGES)
     return ExtractReport(
         feature=feature.name,
         version=version,
@@ -220,6 +252,7 @@ def commit_feature(
         toy=feature.spec.checkpoint.toy,
         seconds={stage: round(seconds, 3) for stage, seconds in tally.seconds.items()},
         items_per_second=round(tally.encoded / worked, 2) if tally.encoded and worked else 0.0,
+        shares={stage: round(share, 3) for stage, share in shares.items()},
         counts=dict(tally.counts),
     )
 
@@ -230,6 +263,7 @@ def extract_visual(
     *,
     contents: Contents,
     pool: DecodePool | None = None,
+    frames: KeptFrames | None = None,
     catalogue_size: int | None = None,
     progress: Progress | None = None,
 ) -> list[ExtractReport]:
@@ -237,7 +271,7 @@ def extract_visual(
     tallies: dict[str, Tally] = {}
     for media in dict.fromkeys(media_of(feature.spec) for feature in features):
         group = [feature for feature in features if media_of(feature.spec) == media]
-        tallies |= run_visual(files, group, pool=pool, progress=progress)
+        tallies |= run_visual(files, group, pool=pool, frames=frames, progress=progress)
     lost = len(contents.unreadable)
     return [
         commit_feature(

@@ -153,6 +153,11 @@ class Lane:
         """What has to be read, in order."""
         return list(self._part_of)
 
+    @property
+    def pending(self) -> int:
+        """Rows that were read and wait for their batch to be full."""
+        return len(self._pending)
+
     def representative(self, content: bytes) -> str:
         """The first id that has this content."""
         return self._part_of[content].groups[content][0]
@@ -232,10 +237,12 @@ def _shard(part: _Part) -> FeatureShard | None:
         return None
     encoded = [part.rows[content] for _, content in rows]
     frames = [row.frames for row, _ in encoded if row.frames is not None]
+    pixels = [row.pixels for row, _ in encoded if row.pixels is not None]
     return FeatureShard(
         item_ids=[item_id for item_id, _ in rows],
         content_sha256=[content for _, content in rows],
         embedding=np.stack([row.embedding for row, _ in encoded]),
         frames=np.stack(frames) if frames else None,
         n_distinct=np.array([distinct for _, distinct in encoded], dtype=np.uint8) if frames else None,
+        pixels=np.stack(pixels) if pixels else None,
     )

@@ -1,7 +1,8 @@
 """The folder ``encoders`` is the registry: file name = encoder name = name of its settings file.
 
 A module in it holds ``Config`` (its settings), ``reads(config) -> Modality``, ``describe(config, *, toy_root) ->
-EncoderSpec`` (the identity, without loading a model) and ``build(config, *, device, toy_root) -> Encoder``.
+EncoderSpec`` (the identity, without loading a model), ``build(config, *, device, toy_root) -> Encoder``, and
+``ON_DEVICE``: whether a device makes any difference to it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from extractors import encoders
 from extractors.errors import ExtractionError
+from extractors.replicas import Replicas
 from extractors.spec import Encoder, EncoderSpec, Modality, StrictModel
 
 
@@ -102,13 +104,17 @@ def build(
     Args:
         name: File name in ``extractors/encoders``.
         config: The encoder's ``Config``, plain values for it, or None for its defaults.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; several, separated by commas, share each batch among them.
         toy_root: Folder in which ``checkpoint=tiny`` builds its checkpoint.
 
     Raises:
         ModelLoadError: When the weights do not fit the model; and the errors of :func:`describe`.
     """
-    return load(name).build(parse_config(name, config), device=device, toy_root=toy_root)
+    module, parsed = load(name), parse_config(name, config)
+    devices = [part.strip() for part in device.split(",")]
+    if len(devices) == 1 or not module.ON_DEVICE:
+        return module.build(parsed, device=devices[0], toy_root=toy_root)
+    return Replicas([module.build(parsed, device=each, toy_root=toy_root) for each in devices])
 
 
 def _describe(fault: Any, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,10 +12,34 @@ from extractors.content import Progress
 from extractors.errors import FrameError, PoolError
 from extractors.frames import FrameBatch, sample_frames
 from extractors.images import read_image
+from extractors.kept import KeptFrames
 from extractors.lanes import Feature, Lane, Tally
 from extractors.pool import DecodePool, FrameFailure
+from extractors.resize import FrameTransform
 from extractors.spec import EncoderSpec, RowFault
-from extractors.views import Views
+from extractors.views import Views, parts_of
+
+STAGES = ("read", "encode", "write")
+"""Where the time of a run goes; decoding in other processes goes on during all of them."""
+
+
+@runtime_checkable
+class StageProgress(Protocol):
+    """A progress display that also shows where the time goes."""
+
+    def shares(self, stages: Mapping[str, float], /) -> None:
+        """Told before each step of the stages' parts of the time, see :func:`stage_shares`."""
+        ...
+
+
+def stage_shares(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Each stage's part of the time, 0 to 1; empty before any time has passed.
+
+    Args:
+        seconds: By stage, as in :class:`~extractors.lanes.Tally`.
+    """
+    total = sum(seconds.get(stage, 0.0) for stage in STAGES)
+    return {stage: seconds.get(stage, 0.0) / total for stage in STAGES} if total else {}
 
 
 def media_of(spec: EncoderSpec) -> tuple[str, str]:
@@ -27,6 +52,7 @@ def run_visual(
     features: Sequence[Feature],
     *,
     pool: DecodePool | None = None,
+    frames: KeptFrames | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Tally]:
     """Encode videos, or pictures, with every feature that still needs them, and write the shards.
@@ -35,7 +61,9 @@ def run_visual(
         files: Item id and file, in the order in which shards are cut.
         features: Features over the same media, with the same frame sampling.
         pool: Processes that decode; None decodes here, one file after the other.
-        progress: Called with ``("encode", done, total)`` after every file.
+        frames: Frames that an earlier run kept; what they hold is not decoded, where sampling and geometry are those
+            of the features.
+        progress: Called with ``("encode", done, total)`` after every file; ``done`` counts what is encoded.
 
     Returns:
         Tally by feature name.
@@ -53,7 +81,7 @@ def run_visual(
         for content in lane.contents:
             readers.setdefault(content, []).append(lane)
     if readers:
-        _feed(files, readers, pool=pool, progress=progress)
+        _feed(files, readers, pool=pool, frames=frames, progress=progress)
     return {lane.feature.name: lane.tally for lane in lanes}
 
 
@@ -90,12 +118,45 @@ def run_text(texts: Mapping[str, str], feature: Feature, *, progress: Progress |
     encoder = lane.load()
     with lane.tally.timed("read"):
         encoder.announce([text for _, text in todo])
-    for done, (content, text) in enumerate(todo, start=1):
+    report = _Reporter([lane], len(todo), progress)
+    for content, text in todo:
         lane.add(content, text)
-        if progress is not None:
-            progress("encode", done, len(todo))
+        report.one()
     lane.flush()
+    report.finish()
     return lane.tally
+
+
+class _Reporter:
+    """Tells a progress display what is encoded; rows that wait for their batch do not count yet."""
+
+    def __init__(self, lanes: Sequence[Lane], total: int, progress: Progress | None) -> None:
+        self._lanes = lanes
+        self._total = total
+        self._progress = progress
+        self._read = 0
+        self._said = -1
+
+    def one(self) -> None:
+        """One more content was read."""
+        self._read += 1
+        self._say(self._read - max(lane.pending for lane in self._lanes))
+
+    def finish(self) -> None:
+        """Nothing is pending any more."""
+        self._say(self._read)
+
+    def _say(self, done: int) -> None:
+        if self._progress is None or done == self._said:
+            return
+        self._said = done
+        display: object = self._progress
+        if isinstance(display, StageProgress):
+            total = Tally()
+            for lane in self._lanes:
+                total.add(lane.tally)
+            display.shares(stage_shares(total.seconds))
+        self._progress("encode", done, self._total)
 
 
 def _feed(
@@ -103,33 +164,59 @@ def _feed(
     readers: Mapping[bytes, Sequence[Lane]],
     *,
     pool: DecodePool | None,
+    frames: KeptFrames | None,
     progress: Progress | None,
 ) -> None:
     """Read every content once and hand its frames to the lanes that need them."""
     lanes = list(dict.fromkeys(lane for interested in readers.values() for lane in interested))
     transforms = {lane: lane.load().settings.transform for lane in lanes}
-    views = Views(tuple(dict.fromkeys(transforms.values())))
-    content_of = {interested[0].representative(content): content for content, interested in readers.items()}
+    clock, report = lanes[0].tally, _Reporter(lanes, len(readers), progress)
+    kept = _kept(frames, readers, transforms)
+    if frames is not None:
+        for content, data, n_distinct in clock.waited("read", frames.read(kept)):
+            for lane in readers[content]:
+                lane.add(content, frames.views.part(data, transforms[lane]), n_distinct)
+            report.one()
+    views = Views(tuple(dict.fromkeys(part for transform in transforms.values() for part in parts_of(transform))))
+    content_of = {
+        interested[0].representative(content): content for content, interested in readers.items() if content not in kept
+    }
     wanted = [(item_id, files[item_id]) for item_id in files if item_id in content_of]
-    outcomes = _read(wanted, lanes[0].feature.spec, views=views, pool=pool)
+    outcomes = _read(wanted, lanes[0].feature.spec, views=views, pool=pool) if wanted else iter(())
     done = 0
-    for item_id, outcome in lanes[0].tally.waited("read", outcomes):
+    for item_id, outcome in clock.waited("read", outcomes):
         content = content_of[item_id]
         if isinstance(outcome, FrameFailure):
             for lane in readers[content]:
                 lane.fail(content, stage=outcome.stage, fault=RowFault(outcome.reason, outcome.detail))
         else:
             data, n_distinct = outcome
-            seen = views.split(data)
             for lane in readers[content]:
-                lane.add(content, seen[transforms[lane]], n_distinct)
+                lane.add(content, views.part(data, transforms[lane]), n_distinct)
         done += 1
-        if progress is not None:
-            progress("encode", done, len(wanted))
+        report.one()
     if done != len(wanted):
         raise PoolError(f"the decode pool ended after {done} of {len(wanted)} files")
     for lane in lanes:
         lane.flush()
+    report.finish()
+
+
+def _kept(
+    frames: KeptFrames | None,
+    readers: Mapping[bytes, Sequence[Lane]],
+    transforms: Mapping[Lane, FrameTransform | Views],
+) -> set[bytes]:
+    """Contents that need no decoding, because their frames were kept in every geometry that is asked for."""
+    lanes = next(iter(readers.values()))
+    if frames is None or not frames.sampled_like(lanes[0].feature.spec.sampling):
+        return set()
+    fits = {lane: frames.serves([transform]) for lane, transform in transforms.items()}
+    return {
+        content
+        for content, interested in readers.items()
+        if content in frames and all(fits[lane] for lane in interested)
+    }
 
 
 Frames = tuple[np.ndarray, int]

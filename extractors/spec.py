@@ -126,12 +126,14 @@ class EncodedBatch:
         frames: float32 ``[b, f, d]`` of a video encoder, else None.
         faults: Rows that could not be encoded, by their index in the batch.
         counts: Additive figures about the batch, such as ``tokens`` and ``oov_tokens``.
+        pixels: uint8 ``[b, f, h, w, 3]`` where the pictures themselves are kept, else None.
     """
 
     embedding: np.ndarray
     frames: np.ndarray | None = None
     faults: Mapping[int, RowFault] = field(default_factory=dict[int, RowFault])
     counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    pixels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.embedding.ndim != 2 or self.embedding.dtype != np.float32:

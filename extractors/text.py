@@ -6,6 +6,7 @@ size stays under a budget; the results go back into the order of the input.
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from pydantic import Field
 
 from extractors import pooling
+from extractors.batching import is_out_of_memory
 from extractors.checkpoint import Checkpoint, config_value, resolve
 from extractors.spec import (
     EncodedBatch,
@@ -26,10 +28,15 @@ from extractors.spec import (
     StrictModel,
     require_rows,
 )
-from extractors.transformer import inference, load_model, without_progress_bars
+from extractors.transformer import inference, load_model, to_device, without_progress_bars
+
+logger = logging.getLogger(__name__)
 
 EMPTY_TEXT = RowFault("empty_text", "the text holds nothing but blanks and control characters")
 _TEXTS_AT_ONCE = 4096
+
+_PADDING = {"cpu": 64, "gpu": 4096}
+"""Padding tokens that cost about as much as one more batch: reading the weights, or starting the kernels."""
 
 
 class TransformerTextConfig(StrictModel):
@@ -40,8 +47,9 @@ class TransformerTextConfig(StrictModel):
         revision: Commit of the hub repository.
         pooling: ``mean`` of the real tokens of the last hidden state, or its first token (``cls``).
         max_tokens: Longer texts are cut; the model's own limit holds as well.
-        token_budget: Padded tokens in one forward pass.
+        token_budget: Padded tokens in one forward pass; halved while memory does not suffice.
         precision: Arithmetic of the forward pass.
+        compile: Whether ``torch.compile`` rewrites the model; worth it for large catalogues on a GPU.
         dtype: Type of the stored numbers.
         shard_size: Texts in one shard of the store.
     """
@@ -52,6 +60,7 @@ class TransformerTextConfig(StrictModel):
     max_tokens: int = Field(default=512, ge=3)
     token_budget: int = Field(default=8192, ge=1)
     precision: Precision = "fp32"
+    compile: bool = False
     dtype: StoredType = "float32"
     shard_size: int = Field(default=8192, ge=1)
 
@@ -65,23 +74,27 @@ def normalise(text: str) -> str:
     return " ".join("".join(" " if unicodedata.category(sign) in {"Cc", "Cs"} else sign for sign in composed).split())
 
 
-def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def token_batches(lengths: Sequence[int], budget: int, padding: int | None = None) -> list[list[int]]:
     """Cut rows into batches by length, so that rows times the longest length stays within a budget.
 
     Args:
         lengths: Tokens of each row.
         budget: Padded tokens in a batch; a row that exceeds it alone has a batch of its own.
+        padding: Tokens of a batch that may be padding: as many as one more batch costs by itself. None for any.
 
     Returns:
         Row indices; every row is in exactly one batch, shortest rows first, equal lengths in input order.
     """
     batches: list[list[int]] = []
     current: list[int] = []
+    read = 0
     for row in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        if current and lengths[row] * (len(current) + 1) > budget:
+        padded = lengths[row] * (len(current) + 1)
+        if current and (padded > budget or (padding is not None and padded - read - lengths[row] > padding)):
             batches.append(current)
-            current = []
+            current, read = [], 0
         current.append(row)
+        read += lengths[row]
     return [*batches, current] if current else batches
 
 
@@ -102,6 +115,8 @@ class TransformerTextEncoder:
         self._model = model
         self._tokenizer = tokenizer
         self._device = device
+        self._budget = config.token_budget
+        self._padding = _PADDING["cpu" if torch.device(device).type == "cpu" else "gpu"]
         self._limit = int(spec.preprocessing["max_tokens"])
 
     def announce(self, texts: Sequence[str], /) -> None:
@@ -128,21 +143,36 @@ class TransformerTextEncoder:
         truncated = sum(len(ids) > self._limit for ids in tokens)
         if truncated:
             tokens = self._tokenizer([texts[row] for row in rows], truncation=True, max_length=self._limit)["input_ids"]
-        for group in token_batches([len(ids) for ids in tokens], self._config.token_budget):
-            embedding[[rows[index] for index in group]] = self._forward([tokens[index] for index in group])
+        waiting = token_batches([len(ids) for ids in tokens], self._budget, self._padding)[::-1]
+        while waiting:
+            group = waiting.pop()
+            padded = [tokens[index] for index in group]
+            try:
+                embedding[[rows[index] for index in group]] = self._forward(padded)
+            except Exception as error:
+                if len(group) == 1 or not is_out_of_memory(error):
+                    raise
+                self._shrink(len(group) * len(padded[-1]))
+                waiting += [group[len(group) // 2 :], group[: len(group) // 2]]
         counts = {"tokens": sum(len(ids) for ids in tokens), "truncated": truncated}
         return EncodedBatch(embedding, faults=faults, counts=counts)
 
+    def _shrink(self, padded: int) -> None:
+        """Memory does not suffice for so many padded tokens: try half of them, and remember it."""
+        self._budget = max(1, padded // 2)
+        logger.warning("%s: out of memory with %d tokens; trying %d", self.spec.name, padded, self._budget)
+        if torch.device(self._device).type == "cuda":
+            torch.cuda.empty_cache()
+
     def _forward(self, tokens: list[list[int]]) -> np.ndarray:
         longest = max(len(ids) for ids in tokens)
-        ids = torch.full((len(tokens), longest), self._tokenizer.pad_token_id)  # [b, l]
-        mask = torch.zeros((len(tokens), longest), dtype=torch.long)
+        ids = np.full((len(tokens), longest), self._tokenizer.pad_token_id)  # [b, l]
         for row, values in enumerate(tokens):
-            ids[row, : len(values)] = torch.tensor(values)
-            mask[row, : len(values)] = 1
-        mask = mask.to(self._device)
+            ids[row, : len(values)] = values
+        lengths = np.array([len(values) for values in tokens])
+        mask = to_device((np.arange(longest) < lengths[:, None]).astype(np.int64), self._device)  # [b, l]
         with inference(self._device, self._config.precision):
-            hidden = self._model(input_ids=ids.to(self._device), attention_mask=mask).last_hidden_state  # [b, l, d]
+            hidden = self._model(input_ids=to_device(ids, self._device), attention_mask=mask).last_hidden_state
         pooled = pooling.cls(hidden) if self._config.pooling == "cls" else pooling.masked_mean(hidden, mask)
         return pooled.cpu().numpy()
 
@@ -200,5 +230,5 @@ def build_text(
 
     with without_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
-    model = load_model(loader, folder, name=spec.name, device=device, add_pooling_layer=False)
+    model = load_model(loader, folder, name=spec.name, device=device, compiled=config.compile, add_pooling_layer=False)
     return TransformerTextEncoder(spec, config, model=model, tokenizer=tokenizer, device=device)

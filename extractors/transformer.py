@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 
@@ -20,7 +22,9 @@ class ModelLoadError(ExtractionError):
     """Weights that do not fit the model they are loaded into."""
 
 
-def load_model(loader: Callable[..., Any], folder: Path, *, name: str, device: str, **arguments: Any) -> Any:
+def load_model(
+    loader: Callable[..., Any], folder: Path, *, name: str, device: str, compiled: bool = False, **arguments: Any
+) -> Any:
     """Load a model and prove that every one of its weights came from the checkpoint.
 
     Args:
@@ -28,6 +32,7 @@ def load_model(loader: Callable[..., Any], folder: Path, *, name: str, device: s
         folder: Checkpoint folder with safetensors.
         name: Encoder, for messages.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
+        compiled: Whether ``torch.compile`` rewrites the model when it first runs; it needs a C++ compiler.
         arguments: More arguments of the loader, such as a changed ``config``.
 
     Returns:
@@ -54,7 +59,16 @@ def load_model(loader: Callable[..., Any], folder: Path, *, name: str, device: s
                 f"encoder {name}: the weights in {folder} do not fit {type(model).__name__}: "
                 f"{fault.replace('_', ' ')} {', '.join(keys[:5])}{more}. These weights would be random"
             )
-    return model.eval().requires_grad_(requires_grad=False).to(device)
+    model = model.eval().requires_grad_(requires_grad=False).to(device)
+    return torch.compile(model) if compiled else model
+
+
+def to_device(values: np.ndarray, device: str) -> torch.Tensor:
+    """Copy an array to where the model runs; to a GPU through page-locked memory, without waiting for the copy."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    if torch.device(device).type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @contextlib.contextmanager
@@ -79,14 +93,32 @@ def _full_float32(kind: str) -> Generator[None]:
     if kind != "cuda":
         yield
         return
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    with _full.lock:  # the settings are the process's, and several devices may be at work
+        if not _full.users:
+            _full.before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
+        _full.users += 1
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        with _full.lock:
+            _full.users -= 1
+            if not _full.users:
+                torch.set_float32_matmul_precision(_full.before[0])
+                torch.backends.cudnn.allow_tf32 = _full.before[1]
+
+
+class _FullFloat32:
+    """How many forward passes need full float32 at the moment, and the settings before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+        self.before: tuple[str, bool] = ("highest", False)
+
+
+_full = _FullFloat32()
 
 
 @contextlib.contextmanager

@@ -18,9 +18,10 @@ from torch import Tensor
 from extractors.checkpoint import CheckpointError, read_json
 from extractors.resize import FrameTransform
 from extractors.spec import Precision, StoredType, StrictModel
+from extractors.transformer import to_device
 
 ResizeMode = Literal["checkpoint", "centre_crop", "squash"]
-Decoder = Literal["planned", "sequential", "decord"]
+Decoder = Literal["planned", "sequential", "decord", "torchcodec"]
 _FILTERS = {2: "bilinear"}
 
 
@@ -37,6 +38,7 @@ class VisualConfig(StrictModel):
             the longer side; ``squash`` keeps the whole picture and changes its proportions.
         batch_size: Rows in one forward pass; halved while memory does not suffice.
         precision: Arithmetic of the forward pass.
+        compile: Whether ``torch.compile`` rewrites the model; worth it for large catalogues on a GPU.
         dtype: Type of the stored numbers.
         shard_size: Items in one shard of the store.
     """
@@ -49,6 +51,7 @@ class VisualConfig(StrictModel):
     resize: ResizeMode = "checkpoint"
     batch_size: int = Field(default=16, ge=1)
     precision: Precision = "fp32"
+    compile: bool = False
     dtype: StoredType = "float32"
     shard_size: int = Field(default=1024, ge=1)
 
@@ -88,7 +91,7 @@ class ImageSettings:
             float32 ``[..., 3, h, w]``: ``(grey * scale - mean) / std``, computed as
             ``(grey - mean / scale) / (std / scale)``.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(device)
+        pixels = to_device(frames, device)
         mean = torch.tensor(self.mean, device=device) * (1.0 / self.scale)
         std = torch.tensor(self.std, device=device) * (1.0 / self.scale)
         return ((pixels.to(torch.float32) - mean) / std).movedim(-1, -3)

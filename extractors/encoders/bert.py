@@ -14,6 +14,7 @@ from extractors.text import TransformerTextConfig, TransformerTextEncoder, build
 
 NAME = "bert"
 LICENCE = "Apache-2.0"
+ON_DEVICE = True
 
 
 class Config(TransformerTextConfig):

@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 NAME = "glove"
 LICENCE = "PDDL-1.0"
+ON_DEVICE = False  # a mean of a few vectors gains nothing from a GPU
 _CHINESE = re.compile("[\u3400-\u9fff]")
 _ADVICE = (
     "they are Chinese and the vectors are of English words: encode an English column by text=COLUMN, such as "

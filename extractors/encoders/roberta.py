@@ -13,6 +13,7 @@ from extractors.text import TransformerTextConfig, TransformerTextEncoder, build
 
 NAME = "roberta"
 LICENCE = "MIT"
+ON_DEVICE = True
 _RESERVED = 2
 
 

@@ -33,6 +33,7 @@ from extractors.vision import ImageSettings, VisualConfig, image_settings
 
 NAME = "videomae"
 LICENCE = "CC-BY-NC-4.0"
+ON_DEVICE = True
 
 
 class Config(VisualConfig):
@@ -121,7 +122,14 @@ def build(config: Config, *, device: str, toy_root: Path) -> VideoMAEEncoder:
         num_frames=config.frames * tubelet,
         use_mean_pooling=norm == "fc_norm",
     )
-    model = load_model(VideoMAEModel.from_pretrained, checkpoint.path, name=NAME, device=device, config=architecture)
+    model = load_model(
+        VideoMAEModel.from_pretrained,
+        checkpoint.path,
+        name=NAME,
+        device=device,
+        compiled=config.compile,
+        config=architecture,
+    )
     fc_norm = None
     if norm == "fc_norm":
         fc_norm = torch.nn.LayerNorm(spec.dim, eps=architecture.layer_norm_eps)

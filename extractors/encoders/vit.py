@@ -21,6 +21,7 @@ from extractors.vision import ImageSettings, VisualConfig, image_settings
 
 NAME = "vit"
 LICENCE = "Apache-2.0"
+ON_DEVICE = True
 
 
 class Config(VisualConfig):
@@ -97,7 +98,14 @@ def build(config: Config, *, device: str, toy_root: Path) -> ViTEncoder:
     from transformers import ViTModel
 
     spec, checkpoint, settings = _described(config, toy_root)
-    model = load_model(ViTModel.from_pretrained, checkpoint.path, name=NAME, device=device, add_pooling_layer=False)
+    model = load_model(
+        ViTModel.from_pretrained,
+        checkpoint.path,
+        name=NAME,
+        device=device,
+        compiled=config.compile,
+        add_pooling_layer=False,
+    )
     return ViTEncoder(spec, config, model=model, settings=settings, device=device)
 
 

@@ -1,10 +1,12 @@
 """What holds for every encoder: a new file in ``extractors/encoders`` is tested by being there."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
 import pytest
+import torch
 
 from extractors import registry
 from extractors.spec import EncoderSpec, StrictModel
@@ -134,6 +136,18 @@ def test_reduced_precision_stays_close(name, precision, tiny):
     assert cosine.min() > 0.999
     assert np.abs(a - b).max() > 0  # the setting has an effect
     assert b.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "glove"])
+def test_a_rewritten_model_gives_the_same_vectors_under_the_same_identity(name, tiny, toy_root, monkeypatch):
+    compiler = functools.partial(torch.compile, backend="eager")  # the graph is captured; no C++ compiler is needed
+    monkeypatch.setattr("extractors.transformer.torch.compile", compiler)
+    plain, rewritten = tiny(name), registry.build(name, {"checkpoint": "tiny", "compile": True}, toy_root=toy_root)
+    assert rewritten.spec == plain.spec
+    assert type(rewritten._model).__name__ == "OptimizedModule"
+    for count in (3, 2):  # the last batch is smaller
+        batch = rows(plain, count)
+        np.testing.assert_allclose(rewritten.encode(batch).embedding, plain.encode(batch).embedding, atol=2e-5)
 
 
 def test_encoded_batch_refuses_wrong_shapes():

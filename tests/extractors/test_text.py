@@ -43,3 +43,18 @@ def test_sorting_by_length_wastes_little():
     lengths = [1 + (index * 37) % 50 for index in range(1000)]
     padded = sum(len(batch) * max(lengths[row] for row in batch) for batch in token_batches(lengths, 1024))
     assert sum(lengths) / padded > 0.9
+
+
+def test_a_batch_ends_where_padding_costs_more_than_another_batch():
+    assert token_batches([1, 1, 9, 9, 10], 100) == [[0, 1, 2, 3, 4]]
+    assert token_batches([1, 1, 9, 9, 10], 100, padding=2) == [[0, 1], [2, 3, 4]]
+    assert token_batches([1, 1, 9, 9, 10], 100, padding=1) == [[0, 1], [2, 3], [4]]
+
+
+@given(st.lists(st.integers(1, 60), max_size=80), st.integers(1, 200), st.integers(0, 40))
+def test_padding_keeps_its_limit(lengths, budget, padding):
+    batches = token_batches(lengths, budget, padding)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        read = [lengths[row] for row in batch]
+        assert len(batch) * max(read) - sum(read) <= padding

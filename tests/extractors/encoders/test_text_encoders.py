@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
+
+from extractors import registry
 
 NAMES = ["bert", "roberta"]
 TITLES = ["cat", "the sleepy cat on the balcony at night with the band and the guitar", "soup", "a day of yoga"]
@@ -53,3 +56,35 @@ def test_lone_surrogates_and_unknown_scripts_do_not_stop_a_batch(name, tiny):
     encoded = tiny(name).encode(["\ud83d cat", "成都的夜市", "cat"])
     assert not encoded.faults
     assert np.isfinite(encoded.embedding).all()
+
+
+def test_without_memory_the_token_budget_is_halved_and_nothing_is_encoded_twice(toy_root, monkeypatch, tiny):
+    encoder = registry.build("bert", {"checkpoint": "tiny", "token_budget": 400}, toy_root=toy_root)
+    many = [TITLES[index % 4] + " red" * (index // 4) for index in range(40)]
+    forward, rows = encoder._forward, []
+
+    def small(tokens):
+        if len(tokens) * max(map(len, tokens)) > 90:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        rows.append(len(tokens))
+        return forward(tokens)
+
+    monkeypatch.setattr(encoder, "_forward", small)
+    np.testing.assert_allclose(encoder.encode(many).embedding, tiny("bert").encode(many).embedding, atol=2e-5)
+    assert sum(rows) == len(many)
+    del rows[:]
+    failures = []
+    monkeypatch.setattr(encoder, "_shrink", failures.append)
+    encoder.encode(many)
+    assert not failures  # what was learnt is kept
+
+
+def test_a_text_that_never_fits_is_an_error_of_memory(toy_root, monkeypatch):
+    encoder = registry.build("bert", {"checkpoint": "tiny"}, toy_root=toy_root)
+
+    def never(tokens):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(encoder, "_forward", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        encoder.encode(["cat", "dog"])
