@@ -22,7 +22,7 @@ demo: setup
 	$(BIN)/reelstore demo
 
 test: setup
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadgroup
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .
