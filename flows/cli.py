@@ -102,12 +102,15 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("dataset")
     prepare.add_argument("overrides", nargs="*", metavar=PAIRS, help="such as source=PATH_OR_URL k_user=5 limit=200")
     extract = add("extract", "features:extract", "decode or tokenise, encode, commit a snapshot per feature")
-    extract.add_argument("dataset")
+    extract.add_argument("dataset", help="a prepared dataset, or a folder: every media file in it is an item")
     extract.add_argument(
         "--features", default=None, help="comma-separated; default: all that the dataset has media for"
     )
     extract.add_argument(
-        "overrides", nargs="*", metavar=PAIRS, help="such as checkpoint=tiny precision=bf16 device=cuda"
+        "overrides",
+        nargs="*",
+        metavar=PAIRS,
+        help="such as checkpoint=tiny precision=bf16 device=cuda keep_frames=centre_crop verify=0.01",
     )
     add("stores", "stores:stores", "every feature store with version, rows and spec")
     _add_store(add("store", "stores:store", "look after one store"))
