@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "overrides",
         nargs="*",
         metavar=PAIRS,
-        help="such as checkpoint=tiny precision=bf16 device=cuda keep_frames=centre_crop verify=0.01",
+        help="such as checkpoint=tiny precision=bf16 keep_frames=centre_crop verify=0.01",
     )
     add("stores", "stores:stores", "every feature store with version, rows and spec")
     _add_store(add("store", "stores:store", "look after one store"))
