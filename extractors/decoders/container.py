@@ -125,6 +125,10 @@ def first_decodable(path: Path, read: Callable[[InputContainer, int], FrameBatch
                 return read(container, indices[len(failures)])
             except NothingDecodedError as error:
                 failures.append(error)
+            except FrameError as error:  # of random bytes, which encrypted ones are, some look like a picture
+                if error.reason == "corrupt" and has_encrypted_video(path):
+                    raise FrameError("encrypted", f"the video track of {path.name} is encrypted") from error
+                raise
         if len(failures) == len(indices):
             break
     if has_encrypted_video(path):
