@@ -20,7 +20,7 @@ from datasets_spec.download import DownloadFailure, Transfer, fetch_many
 from datasets_spec.errors import DownloadError
 from datasets_spec.remote_ranges import Windows
 from datasets_spec.schema import BadRow
-from datasets_spec.spec import MediaKind, Progress, RemoteFile
+from datasets_spec.spec import DatasetSpec, MediaKind, PrepareConfig, Progress, RemoteFile
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +62,20 @@ class MediaPlace:
         """Where a file lies, or would lie."""
         own = self.folder / path
         return own if self.unpacked is None or own.is_file() else self.unpacked / path
+
+
+def nothing_to_fetch(
+    spec: DatasetSpec,
+    config: PrepareConfig,
+    raw_dir: Path,
+    items: pl.DataFrame,
+    *,
+    source: str | None,
+    progress: Progress | None,
+) -> tuple[pl.DataFrame, list[BadRow]]:
+    """The ``acquire_media`` of sources that fetch no media: the items as they are."""
+    del spec, config, raw_dir, source, progress
+    return items, []
 
 
 def source_url(raw_dir: Path, source: str | None) -> str | None:

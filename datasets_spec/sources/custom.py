@@ -21,7 +21,7 @@ from pathlib import Path
 import polars as pl
 
 from datasets_spec.errors import DamagedFileError, MissingSourceError, SchemaError
-from datasets_spec.media_files import source_url
+from datasets_spec.media_files import nothing_to_fetch, source_url
 from datasets_spec.raw import acquire_files, raw_root
 from datasets_spec.schema import TIME, BadRow, RawTables
 from datasets_spec.spec import DatasetSpec, Licence, PrepareConfig, Progress, RemoteFile
@@ -119,18 +119,8 @@ def parse(spec: DatasetSpec, config: PrepareConfig, raw_dir: Path) -> RawTables:
     return RawTables(interactions, items, bad_rows + bad_items, (path, items_path), (*notes, *item_notes))
 
 
-def acquire_media(
-    spec: DatasetSpec,
-    config: PrepareConfig,
-    raw_dir: Path,
-    items: pl.DataFrame,
-    *,
-    source: str | None,
-    progress: Progress | None,
-) -> tuple[pl.DataFrame, list[BadRow]]:
-    """Nothing to fetch: the paths were looked up when the items were read."""
-    del spec, config, raw_dir, source, progress
-    return items, []
+#: The paths were looked up when the items were read.
+acquire_media = nothing_to_fetch
 
 
 def _interactions(path: Path) -> tuple[pl.DataFrame, list[BadRow], tuple[str, ...]]:

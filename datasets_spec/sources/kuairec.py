@@ -30,6 +30,7 @@ from datasets_spec.archives import PackedTables, acquire_archive, find_tables
 from datasets_spec.delimited import RowLayout, read_interactions
 from datasets_spec.errors import SchemaError
 from datasets_spec.lines import read_lines
+from datasets_spec.media_files import nothing_to_fetch
 from datasets_spec.schema import BadRow, RawTables
 from datasets_spec.spec import DatasetSpec, Licence, PrepareConfig, Progress, PublishedCounts, RemoteFile
 
@@ -228,15 +229,4 @@ def _fields(text: str) -> list[str] | None:
         return None
 
 
-def acquire_media(
-    spec: DatasetSpec,
-    config: PrepareConfig,
-    raw_dir: Path,
-    items: pl.DataFrame,
-    *,
-    source: str | None,
-    progress: Progress | None,
-) -> tuple[pl.DataFrame, list[BadRow]]:
-    """There are no media."""
-    del spec, config, raw_dir, source, progress
-    return items, []
+acquire_media = nothing_to_fetch

@@ -20,6 +20,7 @@ import polars as pl
 from datasets_spec.archives import PackedTables, acquire_archive, find_tables
 from datasets_spec.delimited import LAST_MS, RowLayout, read_interactions
 from datasets_spec.lines import read_lines
+from datasets_spec.media_files import nothing_to_fetch
 from datasets_spec.schema import BadRow, RawTables
 from datasets_spec.spec import DatasetSpec, Licence, PrepareConfig, Progress, RemoteFile
 
@@ -122,15 +123,4 @@ def read_movies(path: Path, bad_rows: list[BadRow]) -> pl.DataFrame:
     return pl.DataFrame(list(rows.values()), schema=_ITEMS, orient="row")
 
 
-def acquire_media(
-    spec: DatasetSpec,
-    config: PrepareConfig,
-    raw_dir: Path,
-    items: pl.DataFrame,
-    *,
-    source: str | None,
-    progress: Progress | None,
-) -> tuple[pl.DataFrame, list[BadRow]]:
-    """There are no media."""
-    del spec, config, raw_dir, source, progress
-    return items, []
+acquire_media = nothing_to_fetch

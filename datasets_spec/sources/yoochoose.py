@@ -20,6 +20,7 @@ import polars as pl
 
 from datasets_spec.archives import PackedTables, acquire_archive, find_tables
 from datasets_spec.delimited import RowLayout, read_interactions
+from datasets_spec.media_files import nothing_to_fetch
 from datasets_spec.schema import BadRow, RawTables
 from datasets_spec.spec import DatasetSpec, Licence, PrepareConfig, Progress, PublishedCounts, RemoteFile
 
@@ -94,15 +95,4 @@ def _packed(spec: DatasetSpec) -> PackedTables:
     return PackedTables((_TABLES[spec.name],), folders=_FOLDERS)
 
 
-def acquire_media(
-    spec: DatasetSpec,
-    config: PrepareConfig,
-    raw_dir: Path,
-    items: pl.DataFrame,
-    *,
-    source: str | None,
-    progress: Progress | None,
-) -> tuple[pl.DataFrame, list[BadRow]]:
-    """There are no media."""
-    del spec, config, raw_dir, source, progress
-    return items, []
+acquire_media = nothing_to_fetch
