@@ -21,7 +21,7 @@ from PIL import Image
 from datasets_spec.download import DownloadFailure, Retry, Transfer, default_client, fetch_many
 from datasets_spec.raw import raw_root
 from datasets_spec.schema import BadRow
-from datasets_spec.spec import Progress, RemoteFile
+from datasets_spec.spec import DatasetSpec, PrepareConfig, Progress, RemoteFile
 
 _FOLDER = "images"
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp"})
@@ -34,6 +34,22 @@ _TIMEOUT = 10.0
 _FIRST_BATCH, _LAST_BATCH = 16, 256
 #: Requests that a host must have left unanswered before it is taken to be down.
 _SEVERAL = 8
+
+
+def fetch_item_images(
+    spec: DatasetSpec,
+    config: PrepareConfig,
+    raw_dir: Path,
+    items: pl.DataFrame,
+    *,
+    source: str | None,
+    progress: Progress | None,
+) -> tuple[pl.DataFrame, list[BadRow]]:
+    """The ``acquire_media`` of sources whose items have one image address each: fetched when ``media`` asks for it."""
+    del source  # remembered in the raw folder
+    if "image" not in spec.media_for(config):
+        return items, []
+    return fetch_images(items, raw_dir, progress=progress)
 
 
 def fetch_images(

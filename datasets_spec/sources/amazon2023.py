@@ -24,7 +24,7 @@ from typing import Any
 import polars as pl
 
 from datasets_spec.amazon_format import Release, read_products, read_ratings, read_reviews
-from datasets_spec.images import fetch_images
+from datasets_spec.images import fetch_item_images
 from datasets_spec.products import clean_brand, clean_category, main_image, parse_price
 from datasets_spec.raw import acquire_files, raw_file
 from datasets_spec.schema import BadRow, RawTables
@@ -181,17 +181,4 @@ def _fields(raw: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def acquire_media(
-    spec: DatasetSpec,
-    config: PrepareConfig,
-    raw_dir: Path,
-    items: pl.DataFrame,
-    *,
-    source: str | None,
-    progress: Progress | None,
-) -> tuple[pl.DataFrame, list[BadRow]]:
-    """Fetch the product images of ``items``, when ``media`` asks for them."""
-    del source  # remembered in the raw folder
-    if "image" not in spec.media_for(config):
-        return items, []
-    return fetch_images(items, raw_dir, progress=progress)
+acquire_media = fetch_item_images
