@@ -17,8 +17,11 @@ from extractors.decoders.bits import Bits
 from extractors.decoders.nal import PacketNotes
 
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6
+_NONSENSE = -1
+_RESERVED = frozenset((0, *range(9, 15)))
 _KEY, _INTRA_ONLY, _SWITCH = 0, 2, 3
 _EITHER = 2  # each frame says for itself
+_UNWRITTEN = bytes(4)  # coded data ends in a byte that is not zero
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class Av1Reader:
         """Read the headers of one packet."""
         entry, reference, frames = False, False, 0
         sets: list[bytes] = []
+        whole = not packet.endswith(_UNWRITTEN)
         for kind, content in _units(packet):
+            whole = whole and kind != _NONSENSE and kind not in _RESERVED
             if kind == _SEQUENCE_HEADER:
                 sets.append(content)
                 self._sequence = _read_sequence(Bits(content))
@@ -59,7 +64,7 @@ class Av1Reader:
                 shown_again, frame_type, shown = bits.take(1), bits.take(2), bits.take(1)
                 entry = entry or (frames == 1 and not shown_again and frame_type == _KEY and shown == 1)
                 reference = reference or shown_again == 1 or shown == 0 or self._refreshes(bits, frame_type)
-        return PacketNotes(entry, reference or frames == 0, 0, tuple(sets))
+        return PacketNotes(entry, reference or frames == 0, 0, tuple(sets), whole)
 
     def _refreshes(self, bits: Bits, frame_type: int) -> bool:
         """Whether a shown frame refreshes a reference slot, from what follows ``show_frame`` in its header."""
@@ -78,7 +83,7 @@ class Av1Reader:
 
 
 def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and content of every OBU; stops at the first that makes no sense."""
+    """Type and content of every OBU; the first that makes no sense is the last, of the type ``_NONSENSE``."""
     position = 0
     while position < len(data):
         head = data[position]
@@ -87,6 +92,7 @@ def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
         if head & 2:
             size, position = _leb128(data, position)
         if head & 0x80 or size < 0 or position + size > len(data):
+            yield _NONSENSE, b""
             return
         yield head >> 3 & 15, data[position : position + size]
         position += size

@@ -202,12 +202,17 @@ def decode(stream: VideoStream, packets: Iterable[VideoPacket]) -> Iterator[tupl
         For each packet, and once more for the end: the frames that came out, and FFmpeg's words for an error.
     """
     for packet in chain(packets, (None,)):
-        try:
-            yield stream.codec_context.decode(packet), None
-        except MemoryError:
-            raise
-        except av.error.FFmpegError as error:
-            yield [], explain(error)
+        yield decode_one(stream, packet)
+
+
+def decode_one(stream: VideoStream, packet: VideoPacket | None) -> tuple[list[VideoFrame], str | None]:
+    """Give a decoder one packet, or None for the end; the frames that come out, and FFmpeg's words for an error."""
+    try:
+        return stream.codec_context.decode(packet), None
+    except MemoryError:
+        raise
+    except av.error.FFmpegError as error:
+        return [], explain(error)
 
 
 def seconds(ticks: Sequence[int], time_base: Fraction) -> np.ndarray:
@@ -248,11 +253,11 @@ def upright_rgb(frames: list[VideoFrame]) -> np.ndarray:
             pictures[position] = pictures[position - 1]
             continue
         try:
-            rgb = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            converted = reformatter.reformat(frame, format="rgb24", threads=1)
         except av.error.FFmpegError as error:
             detail = f"pixels of format {frame.format.name} cannot be converted: {explain(error)}"
             raise FrameError("unsupported", detail) from error
-        upright = _turn(rgb, _display_matrix(frame))
+        upright = _turn(_pixels(converted), _display_matrix(frame))
         if pictures is None:
             pictures = np.empty((len(frames), *upright.shape), dtype=np.uint8)
         elif upright.shape != pictures.shape[1:]:
@@ -261,6 +266,12 @@ def upright_rgb(frames: list[VideoFrame]) -> np.ndarray:
     if pictures is None:
         raise ValueError("frames: expected at least one")
     return pictures
+
+
+def _pixels(frame: VideoFrame) -> np.ndarray:
+    """uint8 ``[h, w, 3]`` over the memory of an RGB frame, whose lines may be longer than the picture."""
+    plane: Any = frame.planes[0]
+    return np.ndarray((frame.height, frame.width, 3), np.uint8, buffer=plane, strides=(plane.line_size, 3, 1))
 
 
 def _display_matrix(frame: VideoFrame) -> np.ndarray | None:

@@ -69,7 +69,7 @@ def read(path: Path, *, n: int, fps: float) -> FrameBatch:
     def read_stream(container: InputContainer, index: int) -> FrameBatch:
         stream = prepare_stream(container, index)
         try:
-            scan = look_up(path, container, stream)
+            scan = look_up(path, container, stream) or scan_packets(container, stream)
             batch = _climb(path, stream, scan, n=n, fps=fps) if scan.problem is None else None
         except NotAsForetoldError:
             with opened(path) as fresh:
@@ -144,10 +144,16 @@ def _decode_runs(
         packets = _needed(supply(start, end), spare, numbers)
         for produced, fault in decode(stream, packets):
             decoded += len(produced)
-            if fault is not None or any(frame.is_corrupt for frame in produced):
+            if fault is not None:
                 return None
-            seen.update(frame.pts for frame in produced if frame.pts is not None)
-            frames.update((frame.pts, frame) for frame in produced if frame.pts in wanted)
+            for frame in produced:
+                if frame.is_corrupt:
+                    return None
+                pts = frame.pts
+                if pts is not None:
+                    seen.add(pts)
+                    if pts in wanted:
+                        frames[pts] = frame
         if numbers is not None and numbers.gap:
             return None
     return frames, seen, decoded

@@ -26,6 +26,7 @@ from extractors.decoders.boxes import boxes
 from extractors.decoders.nal import NalReader, PacketNotes
 
 _HEAD = 6  # bytes: the length of a sample's first unit, and its header
+_AT_ONCE = 1 << 16  # bytes
 _KEYFRAME, _DISCARD = 1, 2  # AVINDEX_KEYFRAME, AVINDEX_DISCARD_FRAME
 _LARGEST_OFFSET = 1 << 28  # FFmpeg leaves out a table with a larger one
 _PICTURES = {"h264": [1, 5], "hevc": [*range(10), *range(16, 22)]}
@@ -61,27 +62,46 @@ class SampleTable:
         that each kind is read once.
         """
         with path.open("rb", buffering=0) as file:
-            places = list(zip(self.position.tolist(), self.size.tolist(), strict=True))
-            heads = b"".join([os.pread(file.fileno(), _HEAD, at) for at, _ in places])
-            if len(heads) != _HEAD * len(places):
+            headers = self._headers(file.fileno(), reader, codec) if codec in _PICTURES else [-1] * len(self.position)
+            if headers is None:
                 return []
-            found: list[PacketNotes] = []
             alike: dict[int, PacketNotes] = {}
-            for (at, size), header in zip(places, self._headers(heads, reader, codec), strict=True):
+            found: list[PacketNotes] = []
+            for at, header in enumerate(headers):
                 notes = alike.get(header)
                 if notes is None:
-                    notes = reader.read(os.pread(file.fileno(), size, at))
+                    notes = reader.read(os.pread(file.fileno(), int(self.size[at]), int(self.position[at])))
                     if header >= 0:
                         alike[header] = notes
                 found.append(notes)
             return found
 
-    def _headers(self, heads: bytes, reader: HeaderReader, codec: str) -> list[int]:
+    def _heads(self, file: int) -> np.ndarray | None:
+        """The first bytes of each sample, int64 ``[n, 6]``; None where a sample or the file is shorter."""
+        if (self.size < _HEAD).any():
+            return None
+        heads = np.empty((len(self.position), _HEAD), dtype=np.int64)
+        done = 0
+        while done < len(heads):  # one read for as many samples as lie close to each other
+            start = int(self.position[done])
+            stop = done + int(np.searchsorted(self.position[done:], start + _AT_ONCE, side="right"))
+            places = self.position[done:stop, None] - start + np.arange(_HEAD)
+            length = int(places[-1, -1]) + 1
+            block = np.frombuffer(os.pread(file, length, start), dtype=np.uint8)
+            if len(block) < length:
+                return None
+            heads[done:stop] = block[places]
+            done = stop
+        return heads
+
+    def _headers(self, file: int, reader: HeaderReader, codec: str) -> list[int] | None:
         """The header of the only unit of each sample; -1 where there are several, or the unit is no picture."""
-        first = np.frombuffer(heads, dtype=np.uint8).reshape(-1, _HEAD).astype(np.int64)
+        first = self._heads(file)
+        if first is None:
+            return None
         length = first[:, :4] @ np.array([1 << 24, 1 << 16, 1 << 8, 1])
         kind = first[:, 4] & 31 if codec == "h264" else first[:, 4] >> 1 & 63
-        plain = (length + 4 == self.size) & np.isin(kind, _PICTURES.get(codec, [])) & (reader.length_size == 4)
+        plain = (length + 4 == self.size) & np.isin(kind, _PICTURES[codec]) & (reader.length_size == 4)
         return np.where(plain, first[:, 4] << 8 | (first[:, 5] if codec == "hevc" else 0), -1).tolist()
 
 
@@ -101,7 +121,7 @@ def read_table(path: Path, container: InputContainer, stream: VideoStream) -> Sa
     dts, position, size, flags = np.fromiter(chain.from_iterable(rows), np.int64, 4 * len(rows)).reshape(-1, 4).T
     if (np.diff(dts) <= 0).any() or (np.diff(position) <= 0).any():
         return None
-    if (size < _HEAD).any() or (position < 0).any() or (position + size > length).any():
+    if (size < 1).any() or (position < 0).any() or (position + size > length).any():
         return None
     return SampleTable(dts, offset, position, size, (flags & _KEYFRAME) > 0, (flags & _DISCARD) > 0)
 

@@ -27,6 +27,13 @@ KEEP_BYTES = 256 << 20
 _PLANNABLE = {"av1", "h263", "h264", "hevc", "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9"}
 """Codecs whose keyframes are known to start a decoding, and whose packets each hold one shown frame or none."""
 
+_DENSE = {"h263", "h264", "hevc", "mpeg4", "vp8", "vp9"}
+"""Codecs without long runs of zeros (AV1 writes some in its headers). FFmpeg may pass over a packet with such a run,
+and not say so."""
+
+_ZEROS = bytes(20)
+"""Half a dozen occur at the end of packets; some encoders of H.264 fill up with 15."""
+
 Supply = Callable[[int, int], Iterator[tuple[int, VideoPacket]]]
 
 
@@ -75,18 +82,18 @@ class NotAsForetoldError(Exception):
     """The tables of a file do not tell enough, or a packet is not the one they foretell."""
 
 
-def look_up(path: Path, container: InputContainer, stream: VideoStream) -> Scan:
-    """Know all packets of a stream from the tables of its file.
+def look_up(path: Path, container: InputContainer, stream: VideoStream) -> Scan | None:
+    """Know all packets of a stream from the tables of its file; None, with no packet read, where there are none.
 
     Raises:
         NotAsForetoldError: When these do not tell enough.
     """
     scan = Scan(codec_name(stream), time_base_of(stream))
     if _unfit(container, stream) is not None:
-        raise NotAsForetoldError
+        return None
     table = read_table(path, container, stream)
     if table is None:
-        raise NotAsForetoldError
+        return None
     foretold = table.dts + table.offset
     first = next(iter(PacketReader(container, stream)), None)
     if first is None or first.pts is None:
@@ -98,7 +105,11 @@ def look_up(path: Path, container: InputContainer, stream: VideoStream) -> Scan:
     scan.supply = partial(_foretold, container, stream, table, scan.pts)
     latest = int(np.where(table.discard, np.iinfo(np.int64).min, foretold).argmax())
     scan.duration = [None] * len(scan.pts)
-    scan.duration[latest] = next(packet.duration for _, packet in scan.supply(latest, latest))
+    _, last = next(scan.supply(latest, latest))
+    scan.duration[latest] = last.duration
+    if scan.codec in _DENSE and _ZEROS in bytes(last):  # which no run decodes, though the centre rests on it
+        scan.problem = "a packet is zeroed"
+        return scan
     headers = _header_reader(scan.codec, stream.codec_context.extradata)
     if headers is None:
         scan.entries = np.flatnonzero(table.key).tolist()
@@ -170,8 +181,12 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> Scan:
         if pts is None:
             scan.problem = "a packet without a timestamp"
             return scan
+        content = bytes(packet)
+        if scan.codec in _DENSE and _ZEROS in content:
+            scan.problem = "a packet is zeroed"
+            return scan
         if headers is not None:
-            notes = headers.read(bytes(packet))
+            notes = headers.read(content)
             entry, highest = notes.entry, max(highest, notes.layer)
             if not notes.reference:
                 spare[position] = notes.layer

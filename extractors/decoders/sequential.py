@@ -1,7 +1,8 @@
 """The reference: decode the whole stream from its first packet to its last, then take the frames.
 
 Two passes over the file, so that no more than the wanted frames are ever held: the first learns when each frame goes on
-screen, the second keeps those that the plan takes. Nothing but the decoder's own output decides.
+screen, the second keeps those that the plan takes. Nothing but the decoder's own output decides. Damaged H.264 takes a
+pass more, in which the damage does not outlast the next entry point (:mod:`extractors.decoders.renewal`).
 
 Timestamps are those of the decoded frames. AVI has none of its own: FFmpeg counts packets in decoding order, so the
 times are handed out in output order instead. Streams without any timestamp (raw H.264) last as long as the durations of
@@ -11,6 +12,7 @@ their frames say, else as their frame rate says.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import accumulate
@@ -25,7 +27,6 @@ from extractors.decoders.container import (
     PacketReader,
     VideoPacket,
     codec_name,
-    decode,
     first_decodable,
     opened,
     prepare_stream,
@@ -33,6 +34,7 @@ from extractors.decoders.container import (
     time_base_of,
     upright_rgb,
 )
+from extractors.decoders.renewal import Decoding
 from extractors.errors import FrameError
 from extractors.sampling import SamplePlan, plan_samples
 
@@ -66,14 +68,18 @@ def sample_stream(path: Path, container: InputContainer, index: int, *, n: int, 
         FrameError: Why there are no frames.
         SamplingError: When ``n`` or ``fps`` cannot be sampled.
     """
-    survey = _survey(container, index)
+    survey = _survey(path, container, index)
+    damaged = frozenset(survey.faults) if survey.codec == "h264" else frozenset[int]()
+    if damaged:
+        with opened(path) as fresh:
+            survey = _survey(path, fresh, index, damaged, before=survey)
     stamps, time_base = survey.stamps()
     order = sorted(range(len(stamps)), key=stamps.__getitem__)
     times = [stamps[ordinal] for ordinal in order]
     plan = plan_samples(times, survey.shown[order[-1]].duration, time_base, n=n, fps=fps)
     taken = [order[position] for position in plan.index]
     survey.require_sound(taken, plan, time_base)
-    frames = _take(path, index, taken)
+    frames = _take(path, index, taken, damaged)
     return FrameBatch(
         data=upright_rgb([frames[ordinal] for ordinal in taken]),
         pts_seconds=seconds([stamps[ordinal] for ordinal in taken], time_base),
@@ -110,6 +116,7 @@ class _Survey:
     shown: list[_Shown] = field(default_factory=list[_Shown])
     packets: list[tuple[int | None, bool]] = field(default_factory=list[tuple[int | None, bool]])
     faults: dict[int, str] = field(default_factory=dict[int, str])
+    renewed: set[int] = field(default_factory=set[int])
 
     def stamps(self) -> tuple[list[int], Fraction]:
         """When each frame goes on screen, in output order, and the length of a tick."""
@@ -127,9 +134,10 @@ class _Survey:
     def require_sound(self, taken: list[int], plan: SamplePlan, time_base: Fraction) -> None:
         """Refuse frames that a decoding error may have touched.
 
-        A frame is sound when nothing went wrong between the keyframe that its decoding rests on and its own packet,
-        and no packet was lost that should have been on screen by its target. Nor may a packet be lost before the first
-        or after the last frame, for that would move the centre; a file that ends early has the centre of what is there.
+        A frame is sound when nothing went wrong between the keyframe that its decoding rests on and its own packet
+        (H.264: since a decoder began with which nothing was wrong), and no packet was lost that should have been on
+        screen by its target. Nor may a packet be lost before the first or after the last frame, for that would move the
+        centre; a file that ends early has the centre of what is there.
 
         Raises:
             FrameError: ``corrupt``.
@@ -151,7 +159,7 @@ class _Survey:
             for position, fault in self.faults.items():
                 lost = self.packets[position][0]
                 replaced = lost is not None and frame.pts is not None and frame.pts < lost <= target / time_base
-                if start <= position <= frame.position or replaced:
+                if start <= position <= frame.position or self._spoils(position, frame.position) or replaced:
                     raise FrameError(
                         "corrupt",
                         f"packet {position} of {len(self.packets)} is damaged ({fault}), which touches the frame at "
@@ -177,6 +185,17 @@ class _Survey:
             if frame.is_corrupt:
                 self.faults.setdefault(position, "the decoder conceals errors")
 
+    def _spoils(self, fault: int, position: int) -> bool:
+        """Whether a decoder of H.264 went on from a damaged packet to another one."""
+        return self.codec == "h264" and fault <= position and not any(fault < at <= position for at in self.renewed)
+
+    def require_shown(self, earlier: _Survey) -> None:
+        """Note the frames that came out in an earlier pass and do not in this one: they rest on damaged packets."""
+        shown = {frame.position for frame in self.shown}
+        for frame in earlier.shown:
+            if frame.position not in shown:
+                self.faults.setdefault(frame.position, "what it refers to is damaged")
+
     def _base(self, end: int, pts: int | None) -> int:
         """Position of the keyframe that the packet at ``end`` rests on."""
         for position in range(end, -1, -1):
@@ -186,8 +205,21 @@ class _Survey:
         return 0
 
 
-def _survey(container: InputContainer, index: int) -> _Survey:
+def _survey(
+    path: Path,
+    container: InputContainer,
+    index: int,
+    damaged: AbstractSet[int] = frozenset(),
+    before: _Survey | None = None,
+) -> _Survey:
     """Decode all of one stream and note what comes out.
+
+    Args:
+        path: The file.
+        container: The file, just opened.
+        index: The stream.
+        damaged: Positions of packets that an earlier pass found damaged.
+        before: What that pass saw.
 
     Raises:
         NothingDecodedError: When not one frame does.
@@ -197,9 +229,12 @@ def _survey(container: InputContainer, index: int) -> _Survey:
     survey = _Survey(codec_name(stream), container.format.name == "avi", rate, time_base_of(stream))
     reader = PacketReader(container, stream)
     place: dict[int, int] = {}
-    for frames, fault in decode(stream, survey.watched(reader, place)):
+    decoding = Decoding(path, stream, damaged)
+    for frames, fault in decoding.run(survey.watched(reader, place)):
         survey.note(frames, fault, place)
-    survey.truncated = reader.truncated
+    survey.truncated, survey.renewed = reader.truncated, decoding.renewed
+    if before is not None:
+        survey.require_shown(before)
     if survey.shown:
         return survey
     total = len(survey.packets)
@@ -209,7 +244,7 @@ def _survey(container: InputContainer, index: int) -> _Survey:
     raise NothingDecodedError("no_frames", f"stream {index} has {total} packets and gives no frame")
 
 
-def _take(path: Path, index: int, taken: list[int]) -> dict[int, VideoFrame]:
+def _take(path: Path, index: int, taken: list[int], damaged: AbstractSet[int]) -> dict[int, VideoFrame]:
     """Decode again and keep the frames of the given ordinals.
 
     Raises:
@@ -219,7 +254,7 @@ def _take(path: Path, index: int, taken: list[int]) -> dict[int, VideoFrame]:
     kept: dict[int, VideoFrame] = {}
     with opened(path) as container:
         stream = prepare_stream(container, index)
-        for frames, _ in decode(stream, PacketReader(container, stream)):
+        for frames, _ in Decoding(path, stream, damaged).run(PacketReader(container, stream)):
             for frame in frames:
                 if ordinal in wanted:
                     kept[ordinal] = frame
