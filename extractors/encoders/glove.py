@@ -2,7 +2,8 @@
 
 Pennington, Socher and Manning, "GloVe: Global Vectors for Word Representation", EMNLP 2014. The published files hold
 ``token v1 .. vd`` per line, separated by single blanks, without a header; tokens of ``glove.840B.300d`` may themselves
-hold blanks, so a line is read from its end. Only the vectors of words that occur are kept in memory.
+hold blanks, so a line is read from its end. Only the vectors of words that occur are kept, in a file beside the toy
+checkpoints that is mapped into memory and serves the next run (:mod:`extractors.word_cache`).
 
 A word is looked up as written, then in lower case, then the same without what follows an apostrophe. Words without a
 vector are counted; a text in which no word has one is a fault, never a zero vector: it would stand for nothing and
@@ -16,6 +17,7 @@ import logging
 import re
 import zipfile
 from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -28,6 +30,7 @@ from extractors.checkpoint import TINY, Checkpoint, CheckpointChoiceError, Check
 from extractors.spec import EncodedBatch, EncoderSpec, Modality, RowFault, StoredType, StrictModel, require_rows
 from extractors.text import EMPTY_TEXT, normalise
 from extractors.toy import TOY_GLOVE_FILE
+from extractors.word_cache import WordCache, WordVectors
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ _ADVICE = (
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _TEXTS_AT_ONCE = 4096
 _LINES_FOR_WIDTH = 200
+_CACHES = "words"  # folder beside the toy checkpoints
 
 
 class Config(StrictModel):
@@ -73,14 +77,15 @@ class GloveEncoder:
         batch_size: Texts in one batch.
     """
 
-    def __init__(self, spec: EncoderSpec, table: VectorFile) -> None:
+    def __init__(self, spec: EncoderSpec, table: VectorFile, cache: WordCache) -> None:
         self.spec = spec
         self.batch_size = _TEXTS_AT_ONCE
         self._table = table
-        self._vectors: dict[str, np.ndarray | None] = {}  # None: looked for, and not in the file
+        self._cache = cache
+        self._vectors = WordVectors(np.empty((0, table.dim), dtype=np.float32), {})  # of all words asked for so far
 
     def announce(self, texts: Sequence[str], /) -> None:
-        """Read the vectors of all texts to come in one pass over the file; without it, each batch is a pass.
+        """Find the vectors of all texts to come, in one pass over the file or none; without it, each batch is a pass.
 
         Texts of which no word has a vector are counted in one warning, when they are announced first.
         """
@@ -92,8 +97,7 @@ class GloveEncoder:
         spellings = {spelling for text in texts for word in words(text) for spelling in candidates(word)}
         unknown = spellings - self._vectors.keys()
         if unknown:
-            self._vectors.update(dict.fromkeys(unknown))
-            self._vectors.update(self._table.read(unknown))
+            self._vectors = self._cache.cover(self._vectors.keys() | unknown, self._table.read)
         return bool(unknown)
 
     def _warn_of_lost(self, texts: Sequence[str]) -> None:
@@ -176,23 +180,21 @@ class VectorFile:
         with self._open() as stream:
             self.dim = _width(islice(stream, _LINES_FOR_WIDTH), path)
 
-    def read(self, wanted: set[str]) -> dict[str, np.ndarray]:
-        """Vectors float32 ``[d]`` of the wanted words that are in the file; the first of equal words counts.
+    def read(self, wanted: AbstractSet[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """The wanted words that are in the file with their vectors float32 ``[d]``; the first of equal words counts.
 
         Raises:
             CheckpointError: Naming the line that cannot be read.
         """
         needed = {word.encode() for word in wanted}
-        vectors: dict[str, np.ndarray] = {}
         with self._open() as stream:
             for number, line in enumerate(stream, start=1):
                 if line[: line.find(b" ")] not in needed:
                     continue
                 fields = line.rstrip(b"\r\n").rsplit(b" ", self.dim)
-                if fields[0] not in needed or fields[0].decode() in vectors:
-                    continue  # a token that holds blanks, or a repeated one
-                vectors[fields[0].decode()] = self._parse(fields[1:], number)
-        return vectors
+                if fields[0] in needed:  # and no token that holds blanks
+                    yield fields[0].decode(), self._parse(fields[1:], number)
+                    needed.discard(fields[0])
 
     def _parse(self, fields: list[bytes], number: int) -> np.ndarray:
         try:
@@ -247,7 +249,9 @@ def describe(config: Config, *, toy_root: Path) -> EncoderSpec:
 def build(config: Config, *, device: str, toy_root: Path) -> GloveEncoder:
     """Open the table; a mean of a few vectors gains nothing from a GPU, so ``device`` is not used."""
     del device
-    return GloveEncoder(*_described(config, toy_root))
+    spec, table = _described(config, toy_root)
+    cache = WordCache(toy_root / _CACHES, f"{spec.checkpoint.weights_sha256}:{table.member}", table.dim)
+    return GloveEncoder(spec, table, cache)
 
 
 def _described(config: Config, toy_root: Path) -> tuple[EncoderSpec, VectorFile]:

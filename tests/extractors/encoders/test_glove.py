@@ -1,13 +1,16 @@
 """Word vectors: the file format with its traps, look-up, and what has no vector."""
 
+import mmap
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from extractors import registry
 from extractors.checkpoint import CheckpointChoiceError, CheckpointError
-from extractors.encoders.glove import candidates, words
+from extractors.encoders.glove import VectorFile, candidates, words
 from extractors.extract import announce, extract_text, hash_texts, open_feature
 from feature_store import FeatureStore
 
@@ -126,6 +129,121 @@ def test_the_file_is_read_once_for_what_was_announced(table, monkeypatch):
     encoder.encode(["Paris"])
     assert passes == [4, 2]  # Paris and paris
     assert set(encoder._vectors) == {"the", "cat", "dog", "zzz", "Paris", "paris"}
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The words of every pass over a text file."""
+    found = []
+    read = VectorFile.read
+
+    def noted(file, wanted):
+        found.append(sorted(wanted))
+        time.sleep(0.05)  # long enough for others to come in between
+        return read(file, wanted)
+
+    monkeypatch.setattr(VectorFile, "read", noted)
+    return found
+
+
+def kept(folder, suffix):
+    (path,) = (folder / "words").glob(f"*{suffix}")
+    return path
+
+
+def test_the_next_run_maps_what_was_read(table, passes):
+    texts = ["the cat", "zzz dog", "yyy"]
+    first = build(table).encode(texts)
+    again = build(table)
+    second = again.encode(texts)
+    assert passes == [["cat", "dog", "the", "yyy", "zzz"]]
+    np.testing.assert_array_equal(second.embedding, first.embedding)
+    assert (second.faults, second.counts) == (first.faults, {"tokens": 5, "oov_tokens": 2})
+    assert list(second.faults) == [2]
+    rows = np.load(kept(table.parent, ".npy"), mmap_mode="r")
+    np.testing.assert_array_equal(rows, [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # in the order of the file
+    assert rows.dtype == np.float32
+    held = again._vectors["cat"]
+    while isinstance(held.base, np.ndarray):
+        held = held.base
+    assert isinstance(held.base, mmap.mmap)
+
+
+def test_a_word_that_is_added_later_is_found(table, passes):
+    build(table).encode(["the cat"])
+    encoded = build(table).encode(["cat Paris qqq"])
+    assert encoded.embedding.tolist() == [[0, 0.5, 0.5, 0]]
+    assert encoded.counts == {"tokens": 3, "oov_tokens": 1}
+    build(table).encode(["the cat", "Paris", "qqq dog"])
+    assert passes == [["cat", "the"], ["Paris", "paris", "qqq"], ["dog"]]
+    assert np.load(kept(table.parent, ".npy")).shape == (5, 4)  # of earlier contents nothing is left
+
+
+def test_no_word_of_the_cache_is_in_the_file(table, passes):
+    for _ in range(2):
+        assert build(table).encode(["zzz"]).faults[0].reason == "all_oov"
+    assert passes == [["zzz"]]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:-9],
+        lambda content: (
+            content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1 :]
+        ),
+        lambda content: b"[]",
+        lambda content: content.replace(b"dog", b"dig"),
+        lambda content: None,
+    ],
+    ids=["empty", "short", "one bit", "other", "word", "absent"],
+)
+def test_a_damaged_cache_is_written_anew(suffix, damage, table, passes):
+    expected = build(table).encode(["the cat", "dog zzz"]).embedding
+    path = kept(table.parent, suffix)
+    content = path.read_bytes()
+    changed = damage(content)
+    if changed is None:
+        path.unlink()
+    else:
+        path.write_bytes(changed)
+    for _ in range(2):
+        np.testing.assert_array_equal(build(table).encode(["the cat", "dog zzz"]).embedding, expected)
+    assert len(passes) == (1 if changed == content else 2)
+    assert kept(table.parent, suffix).read_bytes() == content
+
+
+def test_a_file_with_other_bytes_has_a_cache_of_its_own(table, passes):
+    build(table).encode(["cat"])
+    table.write_text(table.read_text().replace("cat 0 1 0 0", "cat 0 3 0 0"))
+    assert build(table).encode(["cat"]).embedding.tolist() == [[0, 3, 0, 0]]
+    assert len(passes) == 2
+
+
+def test_processes_that_want_the_same_words_read_the_file_once(table, passes):
+    encoders = [build(table) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda encoder: encoder.encode(["the cat"]).embedding[0].tolist(), encoders))
+    assert found == [[0.5, 0.5, 0, 0]] * 4
+    assert passes == [["cat", "the"]]
+
+
+def test_what_a_killed_process_left_goes(table):
+    build(table).encode(["cat"])
+    left = kept(table.parent, ".json").with_suffix(".4194305.tmp")
+    left.write_bytes(b"half")
+    build(table).encode(["dog"])
+    assert not left.exists()
+
+
+def test_without_a_place_for_it_there_is_no_cache(table, caplog):
+    (table.parent / "words").write_text("a file where the folder should be")
+    encoder = build(table)
+    assert encoder.encode(["the cat", "zzz"]).embedding[0].tolist() == [0.5, 0.5, 0, 0]
+    assert encoder.encode(["dog cat"]).embedding.tolist() == [[0, 0.5, 0, 0.5]]
+    assert "are held in memory" in caplog.text
 
 
 def test_a_zip_gives_what_its_text_gives(table, tmp_path):
