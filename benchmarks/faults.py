@@ -1,17 +1,21 @@
 """Kill a process at every point of every operation on a feature store, and see what is left.
 
 ``python -m benchmarks.faults [N]``: N runs per operation and point at most, spread over the times that the operation
-comes by; all of them without N; one run per point, in the first operation that comes by, with N = 0. Each run starts
-from the same store of five versions, kills a process with SIGKILL, and then checks in another one that
+comes by; all of them without N; one run per point, in the first operation that comes by, with N = 0. Every operation
+is killed twice over: on a store on disk, and on one behind the requests of an object store (put, put-if-absent,
+delete), which a folder answers here. Each run starts from the same store of five versions, kills a process with
+SIGKILL, and then checks in another one that
 
 * every version that was readable is so, with the same manifest byte for byte, intact shards and the same rows;
 * a version that the killed process published holds exactly what it should;
 * the operation, run again, ends where an undisturbed one does: each row once, none missing, nothing left to do.
 
-The last line is JSON. Exit code 1 where anything was lost.
+Processes are forks of this one, so that none has to import anything. The last line is JSON. Exit code 1 where
+anything was lost.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -27,8 +31,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas  # noqa: F401  # pyarrow imports it when it first converts an array: here once, not in every fork
+from obstore.store import LocalStore
 
 from feature_store import FeatureShard, FeatureStore, QuarantineRow, faults
+from feature_store.files import ObjectFiles
 
 SPEC = {"encoder": "toy"}
 DIM = 4
@@ -86,13 +92,18 @@ def make_base(root: Path) -> None:
 
 
 OPERATIONS: dict[str, Callable[[FeatureStore], object]] = {
-    "extract": lambda store: extract(store, SIXTH),
+    "extract": lambda store: extract(store, SIXTH, rows=1),
     "retry": lambda store: store.retry(),
-    "compact": lambda store: store.compact(target_bytes=3 * DIM * 2),
+    "compact": lambda store: store.compact(target_bytes=2 * DIM * 2),
     "gc": lambda store: store.gc(1, timedelta(days=1)),
     "tag": lambda store: store.tag("new", 2),
     "move": lambda store: store.tag("paper", 2, move=True),
     "remove": lambda store: store.untag("release") if "release" in store.tags() else None,
+}
+#: How the same folder is opened.
+STORAGES: dict[str, Callable[[Path], FeatureStore]] = {
+    "disk": FeatureStore.open,
+    "objects": lambda root: FeatureStore(ObjectFiles(LocalStore(root), root.as_uri()), "run/toy"),
 }
 #: Versions that an operation may remove.
 REMOVABLE = {"gc": {2, 3, 4}}
@@ -134,15 +145,15 @@ class Check:
             self.problems.append(problem)
 
 
-def check(base: Path, root: Path, operation: str) -> Check:
+def check(base: Path, root: Path, operation: str, storage: str) -> Check:
     """What the killed process left, and what the operation makes of it when it is run again."""
-    result, store = Check(), FeatureStore.open(root)
+    result, store = Check(), STORAGES[storage](root)
     removable = REMOVABLE.get(operation, set())
     _check_versions(result, store, base, root, operation)
     missing = set(range(1, 6)) - set(store.versions())
     result.true(missing <= removable, f"versions {missing} are gone")
     OPERATIONS[operation](store)
-    again = FeatureStore.open(root)
+    again = STORAGES[storage](root)
     result.true(again.verify() == [], f"damage: {again.verify()}")  # shards and manifests are what they were
     last = 6 if operation in ("extract", "compact") else 5
     result.true(again.versions() == [v for v in range(1, last + 1) if v not in removable], f"{again.versions()}")
@@ -190,27 +201,27 @@ def forked(work: Callable[[], object]) -> tuple[int, bytes]:
     return os.waitpid(child, 0)[1], said
 
 
-def points_of(root: Path, operation: str) -> dict[str, int]:
+def points_of(root: Path, operation: str, storage: str) -> dict[str, int]:
     """How often an undisturbed operation comes by each point."""
 
     def work() -> dict[str, int]:
         seen: Counter[str] = Counter()
         faults.reached = lambda point: seen.update([point])  # type: ignore[assignment]
-        OPERATIONS[operation](FeatureStore.open(root))
+        OPERATIONS[operation](STORAGES[storage](root))
         return seen
 
     status, said = forked(work)
     if status:
-        raise SystemExit(f"{operation} failed undisturbed")
+        raise SystemExit(f"{operation} failed undisturbed on {storage}")
     return json.loads(said)
 
 
-def killed(root: Path, operation: str, point: str, count: int) -> bool:
+def killed(root: Path, operation: str, storage: str, point: str, count: int) -> bool:
     """Whether the process died at the point."""
 
     def work() -> None:
         os.environ[faults.VARIABLE] = f"{point}:{count}"
-        OPERATIONS[operation](FeatureStore.open(root))
+        OPERATIONS[operation](STORAGES[storage](root))
 
     return forked(work)[0] == signal.SIGKILL
 
@@ -224,7 +235,7 @@ def spread(times: int, most: int | None) -> list[int]:
 
 
 def main() -> int:
-    """Print a line per operation and point."""
+    """Print a line per storage, operation and point."""
     most = int(sys.argv[1]) if len(sys.argv) > 1 else None
     memory = Path("/dev/shm")  # a killed process loses nothing that the kernel has
     total, reached = Counter[str](), set[str]()
@@ -238,16 +249,16 @@ def main() -> int:
             shutil.copytree(base, root)  # with times
             return root
 
-        for operation in OPERATIONS:
-            for point, times in points_of(fresh(), operation).items():
+        for storage, operation in itertools.product(STORAGES, OPERATIONS):
+            for point, times in points_of(fresh(), operation, storage).items():
                 if most == 0 and point in reached:
                     continue
                 sums = Counter[str]()
                 for count in spread(times, most):
-                    sums += run(fresh(), base, operation, point, count)
+                    sums += run(fresh(), base, operation, storage, point=point, count=count)
                 reached.add(point)
                 total += sums
-                print(f"{operation:8} {point:18} {times:3} times {describe(sums)}", flush=True)
+                print(f"{storage:7} {operation:8} {point:18} {times:3} times {describe(sums)}", flush=True)
     total["points"] = len(reached)
     total["unreached"] = len(set(faults.POINTS) - reached)
     print(f"all: {describe(total)}; {len(reached)} of {len(faults.POINTS)} points")
@@ -255,17 +266,17 @@ def main() -> int:
     return 1 if total["lost"] or total["extra"] or total["problems"] or total["unreached"] else 0
 
 
-def run(root: Path, base: Path, operation: str, point: str, count: int) -> Counter[str]:
+def run(root: Path, base: Path, operation: str, storage: str, *, point: str, count: int) -> Counter[str]:
     """One kill and the checks after it."""
     sums = Counter({"runs": 1})
-    if not killed(root, operation, point, count):
-        print(f"{operation} was not killed at {point}:{count}")
+    if not killed(root, operation, storage, point, count):
+        print(f"{operation} on {storage} was not killed at {point}:{count}")
         sums["problems"] += 1
         return sums
-    status, said = forked(lambda: check(base, root, operation))
+    status, said = forked(lambda: check(base, root, operation, storage))
     result = json.loads(said) if status == 0 else {"problems": [f"the check failed with status {status}"]}
     for problem in result["problems"]:
-        print(f"{operation} killed at {point}:{count}: {problem}")
+        print(f"{operation} on {storage} killed at {point}:{count}: {problem}")
     sums["problems"] += len(result["problems"])
     for key in ("rows", "lost", "extra"):
         sums[key] += result.get(key, 0)

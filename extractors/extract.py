@@ -72,6 +72,8 @@ class ExtractReport:
         encoded: Rows written now.
         reused: Items whose rows were there already.
         failed: Items put in quarantine now.
+        source_gone: Items whose content cannot be read any more; their rows of an earlier run stay, and are part of
+            ``reused``.
         known_bad: Items left in quarantine from an earlier run.
         toy: Whether the weights are a toy's.
         seconds: Time by stage.
@@ -85,6 +87,7 @@ class ExtractReport:
     encoded: int
     reused: int
     failed: int
+    source_gone: int
     known_bad: int
     toy: bool
     seconds: dict[str, float]
@@ -120,14 +123,17 @@ def plan_extraction(
 ) -> Plan:
     """Find out which items have to be encoded; items that cannot be read go into quarantine here.
 
+    But for those that have a row from when they could be read: it stays, see ``Plan.source_gone``.
+
     Args:
         spec: Identity of the feature.
         contents: Hashes of all items of the data set.
         store: Where the rows go.
         recorded: Facts to store beside the identity, such as the data set's name and version.
     """
-    plan = store.plan(spec.identity(recorded), contents.hashes)
-    store.quarantine(contents.unreadable, plan)
+    plan = store.plan(spec.identity(recorded), contents.hashes, [row.item_id for row in contents.unreadable])
+    kept = set(plan.source_gone)
+    store.quarantine([row for row in contents.unreadable if row.item_id not in kept], plan)
     return plan
 
 
@@ -222,7 +228,7 @@ def commit_feature(
     Args:
         feature: The feature.
         tally: Sum over its tasks.
-        unreadable: Items whose content could not be read.
+        unreadable: Items whose content could not be read, those among them that keep their rows included.
         catalogue_size: Items of the data set, for the coverage; None for those that were planned.
         progress: Called with ``("measure", done, total)``.
         gates: Limits that the figures must keep; None judges nothing.
@@ -231,7 +237,11 @@ def commit_feature(
         CommitConflictError: When another writer committed something that contradicts the plan.
         QualityGateError: When the figures do not keep the limits; what was written stays for the next commit.
     """
-    recorded = {"counts": dict(tally.counts), "encoded": tally.encoded, "failed": tally.failed + unreadable}
+    source_gone = len(feature.plan.source_gone)
+    failed = tally.failed + unreadable - source_gone
+    recorded = {
+        "counts": dict(tally.counts), "encoded": tally.encoded, "failed": failed, "source_gone": source_gone,
+    }  # fmt: skip
     try:
         with tally.timed("commit"):
             snapshot = feature.store.commit(
@@ -247,7 +257,8 @@ def commit_feature(
         version=version,
         encoded=tally.encoded,
         reused=feature.plan.reused,
-        failed=tally.failed + unreadable,
+        failed=failed,
+        source_gone=source_gone,
         known_bad=len(feature.plan.known_bad),
         toy=feature.spec.checkpoint.toy,
         seconds={stage: round(seconds, 3) for stage, seconds in tally.seconds.items()},

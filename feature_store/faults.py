@@ -29,6 +29,13 @@ POINTS = (
     "delete.begin",
     "delete.unlinked",
     "delete.done",
+    # Each request to an object store: before it is sent, and when it was answered.
+    "object.put",
+    "object.put.done",
+    "object.create",
+    "object.create.done",
+    "object.delete",
+    "object.delete.done",
     # The steps of each operation, on any storage.
     "plan.touch",
     "write.shard",

@@ -21,14 +21,15 @@ from __future__ import annotations
 import io
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import ObjectStore
 
 from feature_store import faults
@@ -237,39 +238,64 @@ class ObjectFiles:
 
     def entries(self, folder: str) -> list[Entry]:
         """See :class:`Files`."""
-        listing: Sequence[obstore.ObjectMeta] = obstore.list(self._store, folder).collect()
+        with self._request(folder):
+            listing: Sequence[obstore.ObjectMeta] = obstore.list(self._store, folder).collect()
         found = [Entry(meta["path"], meta["size"], meta["last_modified"]) for meta in listing]
         return sorted(found, key=lambda entry: entry.path)
 
     def read(self, path: str) -> bytes:
         """See :class:`Files`."""
-        return bytes(obstore.get(self._store, path).bytes())
+        with self._request(path):
+            return bytes(obstore.get(self._store, path).bytes())
 
     def source(self, path: str) -> io.RawIOBase:
         """See :class:`Files`."""
-        return _RangeReader(obstore.open_reader(self._store, path))
+        with self._request(path):
+            return _RangeReader(obstore.open_reader(self._store, path))
 
     def put(self, path: str, data: bytes) -> None:
         """See :class:`Files`."""
-        obstore.put(self._store, path, data)
+        faults.reached("object.put")
+        with self._request(path):
+            obstore.put(self._store, path, data)
+        faults.reached("object.put.done")
 
     def create(self, path: str, data: bytes) -> None:
         """See :class:`Files`."""
+        faults.reached("object.create")
         try:
-            obstore.put(self._store, path, data, mode="create")
+            with self._request(path):
+                obstore.put(self._store, path, data, mode="create")
         except AlreadyExistsError:
             raise AlreadyThereError(path) from None
+        faults.reached("object.create.done")
 
     def delete(self, path: str) -> None:
         """See :class:`Files`."""
+        faults.reached("object.delete")
         try:
-            obstore.delete(self._store, path)
+            with self._request(path):
+                obstore.delete(self._store, path)
         except FileNotFoundError:
             return
+        faults.reached("object.delete.done")
 
     def touch(self, path: str) -> None:
         """See :class:`Files`: an object's time changes only with its bytes, so it is copied onto itself."""
-        obstore.put(self._store, path, self.read(path))
+        self.put(path, self.read(path))
+
+    @contextmanager
+    def _request(self, path: str) -> Generator[None]:
+        """Let a request that failed say where; that a name is taken or not there is an answer."""
+        try:
+            yield
+        except (FileNotFoundError, AlreadyExistsError):
+            raise
+        except BaseError as error:
+            reason = str(error).partition("\n")[0]
+            raise StorageError(
+                f"{self._location}/{path}: the request failed ({reason}); what is finished is kept, run again"
+            ) from error
 
 
 class _RangeReader(io.RawIOBase):

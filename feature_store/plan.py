@@ -3,7 +3,9 @@
 An item is done when a finished shard holds a row with its id, its content hash and the spec's hash. What else is
 live stays live: items that the catalogue no longer names are kept (a catalogue may be a part of the data set) unless
 the commit is told to drop them. A row whose content is no longer that of the item is superseded with the next commit,
-even where the new content could not be encoded: an absent feature is honest, an outdated one is not.
+even where the new content could not be encoded: an absent feature is honest, an outdated one is not. Where an item's
+content cannot be read any more, nothing says that its row is outdated: the row stays, and the content it was made
+from stands for the item.
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ class Plan:
     Attributes:
         spec: The spec as plain JSON values.
         spec_hash: Its hash, without what stands under ``recorded``.
-        items: The catalogue: item id to the 32-byte SHA-256 of its content.
+        items: The catalogue: item id to the 32-byte SHA-256 of its content; the last one known for those of
+            ``source_gone``.
         todo: Ids to encode, in the order of the catalogue.
         reused: Items that need no work: live in the latest snapshot, or in a finished shard of an earlier run.
         known_bad: Ids in quarantine with the same content and spec; they are not tried again until ``retry``.
         gone: Items live in the latest snapshot that the catalogue does not name.
+        source_gone: Ids whose content cannot be read any more and whose live rows stay; they are no failures.
         changed: Whether there is anything to encode or to commit.
         base: The version that the plan starts from, None for an empty store.
         layout: Shape and type of the rows that there are, None where there are none yet.
@@ -43,6 +47,7 @@ class Plan:
     reused: int
     known_bad: list[str]
     gone: int
+    source_gone: list[str]
     changed: bool
     base: int | None
     layout: Layout | None = field(default=None)
@@ -51,7 +56,8 @@ class Plan:
         """Counts instead of ids."""
         return (
             f"Plan(spec {self.spec_hash[:12]}, items={len(self.items)}, todo={len(self.todo)}, reused={self.reused}, "
-            f"known_bad={len(self.known_bad)}, gone={self.gone}, changed={self.changed})"
+            f"known_bad={len(self.known_bad)}, gone={self.gone}, source_gone={len(self.source_gone)}, "
+            f"changed={self.changed})"
         )
 
 
@@ -100,6 +106,7 @@ def make_plan(
     spec_hash: str,
     *,
     items: Mapping[str, bytes],
+    unreadable: Iterable[str],
     shards: list[StoredShard],
     head: Manifest | None,
     quarantined: pl.DataFrame,
@@ -110,13 +117,17 @@ def make_plan(
         spec: The spec as plain JSON values.
         spec_hash: Its hash.
         items: The catalogue.
+        unreadable: More items of the catalogue, whose content cannot be read now.
         shards: Usable shards of the spec.
         head: The latest manifest, of whatever spec.
         quarantined: The quarantine.
     """
     same_spec = head is not None and head.spec_hash == spec_hash
+    rows = live_rows(shards, head if same_spec else None)
+    source_gone = _last_known(rows, [item_id for item_id in unreadable if item_id not in items])
+    items = {**items, **source_gone}
     catalogue = catalogue_frame(items)
-    chosen = resolve(live_rows(shards, head if same_spec else None), catalogue, keep_gone=True)
+    chosen = resolve(rows, catalogue, keep_gone=True)
     done = chosen.filter("in_catalogue")
     missing = catalogue.join(done, on="item_id", how="anti", maintain_order="left")
     bad = known_bad(quarantined, spec_hash)
@@ -132,10 +143,18 @@ def make_plan(
         reused=len(done),
         known_bad=tried["item_id"].to_list(),
         gone=len(chosen) - len(done),
+        source_gone=list(source_gone),
         changed=bool(todo) or (not unchanged and bool(resolution)),
         base=head.version if head else None,
         layout=shards[0].layout if shards else None,
     )
+
+
+def _last_known(rows: pl.DataFrame, item_ids: list[str]) -> dict[str, bytes]:
+    """The content that the live row of each of these items was made from, for those that have one."""
+    wanted = pl.DataFrame({"item_id": item_ids}, schema={"item_id": pl.String})
+    live = wanted.join(rows.filter("live"), on="item_id", maintain_order="left")
+    return dict(live.select("item_id", "content_sha256").iter_rows())
 
 
 def known_bad(quarantined: pl.DataFrame, spec_hash: str) -> pl.DataFrame:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from feature_store import cache
 from feature_store.errors import SpecError, UnknownColumnError
 from feature_store.files import Files
+from feature_store.lookup import IdIndex
 from feature_store.manifest import Manifest, ShardRecord
 from feature_store.quality import Quality
 from feature_store.reader import read_ids
@@ -166,10 +167,43 @@ class Snapshot:
         self._fill(values[1:], wanted, column)
         return values
 
+    def tensor(
+        self,
+        ids: Iterable[str] | None = None,
+        column: str = EMBEDDING,
+        *,
+        device: Any = "cpu",
+        dtype: npt.DTypeLike = np.float32,
+    ) -> Any:
+        """What :meth:`table` returns, as a ``torch.Tensor`` that is resident on a device, for training.
+
+        torch is imported by this method alone: stores are read and written without it.
+
+        Args:
+            ids: Items in the order of their numbers 1..n; None for all, in the order of ``item_ids``.
+            column: Such as ``embedding`` or ``frames``.
+            device: Such as ``cpu`` or ``cuda:0``; on ``cpu`` nothing is copied once more.
+            dtype: Type of the numbers, as numpy names it.
+
+        Returns:
+            ``[n + 1, *shape]``; row 0 (padding) and the rows of items without the feature are zero.
+
+        Raises:
+            UnknownColumnError: Naming the columns there are.
+            SpecError: When an id is not a string.
+            DamagedStoreError: When a shard is missing or damaged.
+            ImportError: Without torch.
+        """
+        import torch
+
+        values = self.table(self.item_ids if ids is None else ids, column, dtype=dtype)
+        return torch.from_numpy(values).to(device)
+
     def gather(self, ids: Iterable[str], column: str = EMBEDDING) -> FeatureMatrix:
         """What :meth:`matrix` returns, through :meth:`memory_map`: for few items at a time, again and again.
 
         The first call on a snapshot builds the map and an index of the ids; later calls read only the rows asked for.
+        Who asks for the same items again saves the search for their ids by :meth:`locate` and :meth:`take`.
 
         Args:
             ids: Item ids in any order; unknown ones and repeats are allowed.
@@ -181,15 +215,42 @@ class Snapshot:
             DamagedStoreError: When a shard is missing or damaged.
             StoreError: When the store is not on this disk.
         """
-        wanted = _id_list(ids)
-        mapped = self._mapped(column)
-        rows = self._rows_of(wanted)
-        present = rows >= 0
-        if present.all():
-            return FeatureMatrix(np.asarray(mapped).take(rows, axis=0).astype(np.float32, copy=False), present)
-        values = np.zeros((len(wanted), *self.shape_of(column)), dtype=np.float32)
-        values[present] = mapped[rows[present]]
-        return FeatureMatrix(values, present)
+        rows = self.locate(ids)
+        return FeatureMatrix(self.take(rows, column), rows >= 0)
+
+    def locate(self, ids: Iterable[str]) -> NDArray[np.int64]:
+        """Row of each item in ``item_ids`` and in :meth:`memory_map`, int64 ``[n]``; -1 for unknown ones.
+
+        Unknown ones are told apart by 64 bits of their hash, see :class:`feature_store.lookup.IdIndex`.
+
+        Raises:
+            SpecError: When an id is not a string.
+            DamagedStoreError: When a shard is missing or damaged.
+        """
+        wanted = ids if isinstance(ids, list) else _id_list(ids)
+        try:
+            return self._places.find(wanted)
+        except TypeError:  # names the id that is no string, or makes strings of numpy's
+            return self._places.find(_id_list(wanted))
+
+    def take(self, rows: NDArray[np.integer], column: str = EMBEDDING) -> NDArray[np.float32]:
+        """Features by row, through :meth:`memory_map`: float32 ``[n, *shape]``, zero where the row is -1.
+
+        Args:
+            rows: What :meth:`locate` returned, ``[n]``.
+            column: Such as ``embedding`` or ``frames``.
+
+        Raises:
+            IndexError: When there is no such row.
+            UnknownColumnError: Naming the columns there are.
+            DamagedStoreError: When a shard is missing or damaged.
+            StoreError: When the store is not on this disk.
+        """
+        if rows.min(initial=0) < -1:
+            raise IndexError(f"row {rows.min()} is out of bounds: rows are 0 to {self.rows - 1}, and -1 for none")
+        values = self._mapped(column).take(rows, axis=0).astype(np.float32, copy=False)
+        values[rows < 0] = 0
+        return values
 
     def memory_map(self, column: str = EMBEDDING) -> NDArray[np.generic]:
         """The whole column as a read-only memory map ``[r, *shape]`` of the stored type, rows as in ``item_ids``.
@@ -259,29 +320,12 @@ class Snapshot:
 
     def _mapped(self, column: str) -> NDArray[np.generic]:
         if column not in self._maps:
-            self._maps[column] = self.memory_map(column)
+            self._maps[column] = np.asarray(self.memory_map(column))
         return self._maps[column]
 
-    def _rows_of(self, wanted: list[str]) -> NDArray[np.int64]:
-        """Row of each item in the index, -1 for absent ones."""
-        request = pl.Series(wanted, dtype=pl.String)
-        hashes, order = self._hashed
-        places = np.searchsorted(hashes, request.hash().to_numpy())
-        rows = order[np.minimum(places, len(order) - 1)]
-        differs = (self.index["item_id"].gather(rows) != request).to_numpy()
-        if differs.any():  # absent, or behind another id with the same hash
-            numbered = self.index.select("item_id").with_row_index("row")
-            found = request.filter(pl.Series(differs)).to_frame("item_id")
-            joined = found.join(numbered, on="item_id", how="left", maintain_order="left")["row"]
-            rows[differs] = joined.cast(pl.Int64).fill_null(-1).to_numpy()
-        return rows
-
     @cached_property
-    def _hashed(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        """Hashes of the item ids, ascending, and the row of each."""
-        hashes = self.index["item_id"].hash().to_numpy()
-        order = np.argsort(hashes)
-        return hashes[order], order
+    def _places(self) -> IdIndex:
+        return IdIndex(self.index["item_id"])
 
 
 def _id_list(ids: Iterable[str]) -> list[str]:

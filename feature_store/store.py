@@ -15,7 +15,7 @@ committed versions alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from feature_store import faults, garbage, maintenance, quarantine, tags
 from feature_store import manifest as manifests
 from feature_store.commit import CommitOptions, Progress, commit
 from feature_store.compaction import TARGET_BYTES, compact
-from feature_store.errors import DamagedStoreError, ShardError, SpecError, StoreNotFoundError
+from feature_store.errors import DamagedStoreError, ShardError, SpecError, StorageError, StoreNotFoundError
 from feature_store.files import Files, LocalFiles, ObjectFiles, make_folder
 from feature_store.garbage import Garbage
 from feature_store.gates import Gates
@@ -98,7 +98,7 @@ class FeatureStore:
         try:
             files = ObjectFiles(from_url(url), url)
             empty = not create and not (files.entries(MANIFESTS) or files.entries(SHARDS))
-        except (BaseError, OSError, ValueError) as error:
+        except (BaseError, StorageError, OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise StoreNotFoundError(
                 f"{url}: cannot be opened ({reason}); a path or an s3:// URL is expected"
@@ -131,13 +131,15 @@ class FeatureStore:
         """Numbers of the committed versions, ascending."""
         return manifests.versions(self._files)
 
-    def plan(self, spec: Mapping[str, Any], items: Mapping[str, bytes]) -> Plan:
+    def plan(self, spec: Mapping[str, Any], items: Mapping[str, bytes], unreadable: Iterable[str] = ()) -> Plan:
         """Find out what has to be encoded.
 
         Args:
             spec: Everything that determines the numbers, as plain JSON values. What stands under ``recorded`` is
                 stored with it but not compared.
             items: The catalogue: item id to the 32-byte SHA-256 of its content.
+            unreadable: More items of it, whose content cannot be read now; one that has a live row of this spec keeps
+                it, see ``Plan.source_gone``. Any other is the caller's to report to :meth:`quarantine`.
 
         Raises:
             SpecError: When either is malformed.
@@ -156,6 +158,7 @@ class FeatureStore:
             plain,
             hashed,
             items=dict(items),
+            unreadable=unreadable,
             shards=shards,
             head=head,
             quarantined=quarantine.read(self._files),

@@ -65,16 +65,23 @@ def checkpoint_label(spec: dict[str, Any]) -> str:
 
 
 def store(settings: Settings, options: argparse.Namespace) -> Outcome:
-    """Dispatch one of the actions on one store."""
-    if len(options.name.split("/")) != 2:
-        raise CallError(f"expected <dataset>/<feature>, got {options.name!r}")
+    """Dispatch one of the actions on one store, named as below the root or by its URL.
+
+    What a store in a bucket is reached with stands in the environment, see :meth:`FeatureStore.open`.
+    """
+    if "://" not in options.name and len(options.name.split("/")) != 2:
+        raise CallError(
+            f"expected <dataset>/<feature>, or a URL such as s3://bucket/stores/<dataset>/<feature>, "
+            f"got {options.name!r}"
+        )
     actions: dict[str, Callable[[FeatureStore, argparse.Namespace], Outcome]] = {
         "show": _show, "verify": _verify, "diff": _diff, "quarantine": _quarantine, "retry": _retry,
         "compact": _compact, "tag": _tag, "export": _export, "gc": _gc,
     }  # fmt: skip
     if options.words and options.action not in ("diff", "tag", "export"):
         raise CallError(f"{options.action} takes no further words, got {' '.join(options.words)}")
-    return actions[options.action](FeatureStore.open(settings.stores / options.name), options)
+    place = options.name if "://" in options.name else settings.stores / options.name
+    return actions[options.action](FeatureStore.open(place), options)
 
 
 def _show(store: FeatureStore, _: argparse.Namespace) -> Outcome:
@@ -115,7 +122,7 @@ def _quarantine(store: FeatureStore, _: argparse.Namespace) -> Outcome:
 
 def _retry(store: FeatureStore, options: argparse.Namespace) -> Outcome:
     count = store.retry(options.reason)
-    text = f"{count} items will be tried again by the next `reelstore extract {store.name.split('/')[0]}`"
+    text = f"{count} items will be tried again by the next extraction of {store.name}"
     return Outcome({"name": store.name, "marked": count}, text)
 
 
@@ -133,7 +140,7 @@ def _compact(store: FeatureStore, options: argparse.Namespace) -> Outcome:
         return Outcome(payload, f"{store.name}@{after.version} is compact already: {new.shards} shards")
     text = (
         f"{store.name}@{after.version}: {after.rows} rows in {new.shards} shards instead of {old.shards}, "
-        f"{old.dead_rows} superseded rows left out; `reelstore store gc {store.name}` removes the old shards"
+        f"{old.dead_rows} superseded rows left out; `reelstore store gc {options.name}` removes the old shards"
     )
     return Outcome(payload, text)
 

@@ -110,6 +110,28 @@ def test_videos_become_a_snapshot_and_failures_become_rows(videos, visual, store
     assert matrix.present.tolist() == [True, True, True, False]
 
 
+def test_a_row_outlives_its_file(videos, visual, stores):
+    """At any time each item is a row or in quarantine, never both: 8 items, of which v1 vanishes and comes back."""
+
+    def extract():
+        contents = hash_media(videos)
+        (report,) = extract_visual(videos, visual(contents, videomae={}), contents=contents, catalogue_size=8)
+        snapshot, bad = stores("videomae").latest(), reasons(stores("videomae"))
+        assert sorted([*snapshot.item_ids, *bad]) == sorted(videos)
+        return report, snapshot, bad
+
+    _, before, bad = extract()
+    hidden = videos["v1"].with_suffix(".away")
+    videos["v1"].rename(hidden)
+    report, after, still_bad = extract()
+    assert (report.encoded, report.reused, report.failed, report.source_gone) == (0, 6, 1, 1)
+    assert (report.version, still_bad) == (before.version, bad)
+    np.testing.assert_array_equal(after.matrix(["v1"]).values, before.matrix(["v1"]).values)
+    hidden.rename(videos["v1"])
+    report, _, _ = extract()
+    assert (report.encoded, report.failed, report.source_gone) == (0, 1, 0)
+
+
 def test_stored_rows_equal_what_the_encoder_says_about_the_sampled_frames(videos, visual, stores, tiny):
     contents = hash_media(videos)
     extract_visual(videos, visual(contents, videomae={}, vit={}), contents=contents)

@@ -1,11 +1,10 @@
 """Copies of remote shards on this disk, the memory map, and rows through it."""
 
 import numpy as np
-import polars as pl
 import pytest
 from obstore.store import MemoryStore
 
-from feature_store import DamagedStoreError, FeatureStore, SpecError, StoreError
+from feature_store import DamagedStoreError, FeatureShard, FeatureStore, SpecError, StoreError
 from feature_store.files import ObjectFiles
 
 CONTENTS = {f"i{number}": f"text {number}" for number in range(8)}
@@ -123,10 +122,33 @@ def test_superseded_rows_are_not_in_the_map(store, toy):
     np.testing.assert_array_equal(store.at(1).gather(list(CONTENTS)).values, expected(CONTENTS, toy))
 
 
-def test_ids_whose_hashes_collide_are_told_apart(store, toy, monkeypatch):
+@pytest.mark.parametrize("column", ["embedding", "frames"])
+def test_rows_that_were_located_once_are_taken_again_and_again(store, toy, column):
+    items = toy.catalogue(CONTENTS)
+    plan = store.plan({"encoder": "videos"}, items)
+    frames = np.random.default_rng(5).standard_normal((len(items), 5, toy.DIM)).astype(np.float16)
+    distinct = np.full(len(items), 5, np.uint8)
+    store.write_shard(FeatureShard(list(items), list(items.values()), frames[:, 0], frames, distinct), plan)
+    snapshot = store.commit(plan)
+    rows = snapshot.locate(["i5", "nobody", "i0", "i5"])
+    assert (rows.dtype, rows.tolist()) == (np.int64, [5, -1, 0, 5])
+    expected = frames[[5, 0, 0, 5]] if column == "frames" else frames[[5, 0, 0, 5], 0]
+    for _ in range(2):
+        values = snapshot.take(rows, column)
+        assert values.dtype == np.float32
+        assert not values[1].any()
+        np.testing.assert_array_equal(values[[0, 2, 3]], expected[[0, 2, 3]])
+
+
+@pytest.mark.parametrize("row", [-2, len(CONTENTS)])
+def test_a_row_that_is_not_there_is_refused(store, toy, row):
     _, snapshot = toy.extract(store, CONTENTS)
-    monkeypatch.setattr(pl.Series, "hash", lambda self: pl.Series([7] * len(self), dtype=pl.UInt64))
-    ids = ["i5", "nobody", "i0", "i5"]
-    gathered = snapshot.gather(ids)
-    assert gathered.present.tolist() == [True, False, True, True]
-    np.testing.assert_array_equal(gathered.values, snapshot.matrix(ids).values)
+    with pytest.raises(IndexError, match=f"{row} is out of bounds"):
+        snapshot.take(np.array([0, row]))
+
+
+@pytest.mark.parametrize("ids", [["i1", None], ["i1", 3], [b"i1"], [["i1"]]])
+def test_located_ids_of_another_type_are_refused(store, toy, ids):
+    _, snapshot = toy.extract(store, CONTENTS)
+    with pytest.raises(SpecError, match="expected item ids to be strings, got"):
+        snapshot.locate(ids)

@@ -167,3 +167,23 @@ def test_a_damaged_file_is_named(store, toy, root):
     ):
         store.plan(toy.SPEC, toy.catalogue(CONTENTS))
     assert [damage.path for damage in store.verify()] == [f"quarantine/{path.name}"]
+
+
+def test_the_row_of_an_item_whose_source_is_gone_stays(store, toy):
+    """Rows and quarantine together are the catalogue, whatever vanishes, comes back or is dropped."""
+    toy.extract(store, CONTENTS | {"late": "late"}, bad=["b"])
+    items = toy.catalogue({"good": CONTENTS["good"]})
+    vanished = ["a", "b", "late", "never seen"]
+    plan = store.plan(toy.SPEC, items, vanished)
+    assert (plan.source_gone, plan.todo, plan.gone, plan.changed) == (["a", "late"], [], 0, False)
+    assert plan.items["a"] == toy.digest(CONTENTS["a"])
+    lost = [QuarantineRow(item_id, "read", "missing_file", "gone", None) for item_id in ("b", "never seen")]
+    store.quarantine(lost, plan)
+    snapshot = store.commit(plan, drop_gone=True, catalogue_size=5)
+    assert sorted(snapshot.item_ids) == ["a", "good", "late"]
+    assert store.quarantined()["item_id"].to_list() == ["b", "never seen"]
+    other = store.plan(toy.SPEC | {"dim": 5}, items, vanished)
+    assert (other.source_gone, other.todo) == ([], ["good"])  # no row of that spec was ever made
+    back = toy.catalogue({"a": "another text", "good": CONTENTS["good"]})
+    again = store.plan(toy.SPEC, back, ["late"])
+    assert (again.source_gone, again.todo) == (["late"], ["a"])

@@ -6,16 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
-import urllib.request
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
+from s3_server import s3_server
 
-from feature_store import CommitConflictError, FeatureStore, StoreError, StoreNotFoundError, TagError
+from feature_store import CommitConflictError, FeatureStore, StorageError, StoreError, StoreNotFoundError, TagError
 from feature_store.files import AlreadyThereError
 
 SCRIPT = Path(__file__).with_name("writer_process.py")
@@ -23,44 +21,19 @@ CONTENTS = {f"i{number}": f"text {number}" for number in range(6)}
 CHANGED = CONTENTS | {"i1": "changed", "new": "new"}
 
 
-class Quiet(WSGIRequestHandler):
-    def log(self, *arguments):
-        pass
-
-
 @pytest.fixture(scope="module")
-def endpoint():
-    """The server; it answers one request at a time, for its own check of ``If-None-Match`` is not atomic."""
-    application, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
-
-    def one_by_one(environ, start_response):
-        with lock:
-            return application(environ, start_response)
-
-    server = make_server("127.0.0.1", 0, one_by_one, threaded=True, request_handler=Quiet)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def server():
+    with s3_server() as server:
+        yield server
 
 
 @pytest.fixture
-def url(endpoint, monkeypatch, request):
+def url(server, monkeypatch, request):
     """A bucket of its own; its address and credentials come from the environment."""
-    variables = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-    }
-    for name, value in variables.items():
+    for name, value in server.variables().items():
         monkeypatch.setenv(name, value)
     bucket = "b" + str(abs(hash(request.node.name)))
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{bucket}", method="PUT")).close()
+    server.make_bucket(bucket)
     return f"s3://{bucket}/stores/tiny/toy"
 
 
@@ -115,6 +88,18 @@ def test_damage_in_a_bucket_is_named(url, toy):
     store._files.delete(path)
     with pytest.raises(StoreError, match="is missing"):
         FeatureStore.open(url).latest().matrix(list(CONTENTS))
+
+
+def test_a_refusal_is_a_sentence(url, server, toy, monkeypatch):
+    store = FeatureStore.open(url, create=True)
+    plan = store.plan(toy.SPEC, toy.catalogue(CONTENTS))
+    monkeypatch.setattr(server, "refusing", True)
+    with pytest.raises(StorageError, match=rf"{url}/shards/\w+\.parquet: the request failed \(.*403.*\); what is"):
+        store.write_shard(toy.shard(plan.todo, plan.items), plan)
+    with pytest.raises(StorageError, match=f"{url}/manifests"):
+        store.latest()
+    with pytest.raises(StoreNotFoundError, match="cannot be opened"):
+        FeatureStore.open(url)
 
 
 def test_put_if_absent_has_one_winner(url):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from feature_store import DamagedStoreError, FeatureShard, FeatureStore, SpecError, StoreError, UnknownColumnError
 from feature_store import reader as reader_module
@@ -81,6 +82,29 @@ def test_a_table_has_a_row_of_zeros_first_and_then_the_items_in_order(videos, co
     half = store.latest().table(["item-31"], column, dtype=np.float16)
     assert half.dtype == np.float16
     np.testing.assert_array_equal(half[1], reference[column][31])
+
+
+@pytest.mark.parametrize(("column", "shape"), [("embedding", (4,)), ("frames", (5, 4)), ("n_distinct", ())])
+def test_a_tensor_is_the_table_on_a_device(videos, column, shape):
+    store, reference = videos
+    snapshot = store.latest()
+    tensor = snapshot.tensor(["item-31", "nobody", "item-2"], column, device="cpu")
+    assert (tensor.dtype, tuple(tensor.shape), tensor.device.type) == (torch.float32, (4, *shape), "cpu")
+    np.testing.assert_array_equal(tensor[[1, 3]].numpy(), reference[column][[31, 2]])
+    assert not tensor[[0, 2]].any()
+    whole = snapshot.tensor(column=column, dtype=np.float16)
+    assert (whole.dtype, tuple(whole.shape)) == (torch.float16, (41, *shape))
+    assert not whole[0].any()
+    rows = [reference["ids"].index(item_id) for item_id in snapshot.item_ids]
+    np.testing.assert_array_equal(whole[1:].numpy(), reference[column][rows])
+
+
+@pytest.mark.gpu
+def test_a_tensor_can_be_resident_on_a_gpu(videos):
+    store, reference = videos
+    tensor = store.latest().tensor(["item-31"], device="cuda")
+    assert tensor.device.type == "cuda"
+    np.testing.assert_array_equal(tensor[1].cpu().numpy(), reference["embedding"][31])
 
 
 def test_an_unknown_column_names_those_there_are(videos):

@@ -210,7 +210,7 @@ def test_progress_is_told(store, toy):
 
 def test_a_plan_prints_counts(store, toy):
     plan = store.plan(toy.SPEC, toy.catalogue(CONTENTS))
-    assert repr(plan).endswith("items=8, todo=8, reused=0, known_bad=0, gone=0, changed=True)")
+    assert repr(plan).endswith("items=8, todo=8, reused=0, known_bad=0, gone=0, source_gone=0, changed=True)")
 
 
 def test_unknown_versions_name_those_there_are(store, toy):

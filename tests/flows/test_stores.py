@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 
 import numpy as np
 import pytest
+from s3_server import s3_server
 
+from extractors.extract import extract_text, hash_texts, open_feature
 from feature_store import FeatureShard, FeatureStore
 from flows.cli import main
 
@@ -44,6 +47,76 @@ def call(root, capsys):
         return code, json.loads(capsys.readouterr().out)
 
     return call
+
+
+@pytest.fixture(params=["root", "url"])
+def place(request, root, monkeypatch):
+    """The same store by its name below the root, and by its URL in a bucket."""
+    if request.param == "root":
+        yield NAME
+        return
+    with s3_server() as server:
+        for name, value in server.variables().items():
+            monkeypatch.setenv(name, value)
+        server.make_bucket("features")
+        url = f"s3://features/stores/{NAME}"
+        store = FeatureStore.open(url, create=True)
+        extract(store, {"a": "a", "b": "b", "c": "c"})
+        extract(store, {"a": "a", "b": "changed", "c": "c"})
+        shutil.rmtree(root / "stores")  # nothing here can be read instead
+        yield url
+
+
+def test_every_action_takes_a_name_or_a_url(place, call, tmp_path):
+    shown = call("show", place)[1]
+    assert (shown["name"], shown["version"], shown["rows"], shown["versions"]) == (NAME, 2, 3, [1, 2])
+    assert call("verify", place) == (0, {"name": NAME, "intact": True, "damage": []})
+    assert call("diff", place)[1]["replaced"] == ["b"]
+    assert call("quarantine", place)[1]["quarantine"] == []
+    assert call("retry", place)[1]["marked"] == 0
+    assert call("tag", place, "paper", "1")[1]["tags"]["paper"]["version"] == 1
+    assert call("compact", place)[1]["version"] == 3
+    assert call("export", place, "paper", "--npy", str(tmp_path / "out"))[1]["version"] == 1
+    code, said = call("gc", place, "--keep", "1", "--grace", "0s", "--apply")
+    assert (code, said["manifests"]) == (0, [2])
+    assert call("show", place)[1]["versions"] == [1, 3]
+    assert call("verify", place)[1]["intact"] is True
+
+
+def test_diff_after_an_incremental_extraction(tmp_path, capsys):
+    """Twelve titles; then one is corrected, one is new and one was dropped from the catalogue, which keeps its row."""
+    store = FeatureStore.open(tmp_path / "stores" / "synthetic" / "bert", create=True)
+
+    def encode(texts):
+        feature = open_feature(
+            "bert", {"checkpoint": "tiny"}, contents=hash_texts(texts), store=store, toy_root=tmp_path / "toys"
+        )
+        return extract_text(texts, feature)
+
+    titles = {f"v{number:02d}": f"how to cook noodles, part {number}" for number in range(12)}
+    assert encode(titles).encoded == 12
+    corrected = titles | {"v03": "a cat on a piano", "v12": "the best of the week"}
+    del corrected["v11"]
+    report = encode(corrected)
+    assert (report.version, report.encoded, report.reused) == (2, 2, 10)
+    capsys.readouterr()
+    assert main(["--root", str(tmp_path), "store", "diff", "synthetic/bert"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["synthetic/bert", "1", "->", "2"]
+    assert [line for line in lines if line[0] in ("added", "removed", "replaced", "spec")] == [
+        ["added", "1", "v12"],
+        ["removed", "0"],
+        ["replaced", "1", "v03"],
+    ]
+    cosine = {line[1]: float(line[2]) for line in lines if line[0] == "cosine"}
+    before, after = (store.at(version).matrix(["v03"]).values[0] for version in (1, 2))
+    expected = before @ after / np.linalg.norm(before) / np.linalg.norm(after)
+    assert cosine["min"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_url_without_a_store_is_a_wrong_call(call):
+    code, said = call("show", "memory:///nothing/here")
+    assert (code, said["kind"]) == (2, "StoreNotFoundError")
 
 
 def test_compact(call):
