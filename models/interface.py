@@ -4,7 +4,8 @@ A recommender file has five parts in this order: docstring (paper, equations, de
 ``training_loss`` / ``score`` · ``build(config, *, n_items, features)``. It also exports
 ``required_features(config) -> tuple[str, ...]``, the names of the tables that ``build`` will ask for, and, only where
 one test of the contract cannot hold, ``CONTRACT_EXCEPTIONS: dict[str, str]`` with the reason: the key is
-``"overfits"``, or ``"gradient:<parameter name>"`` for a trainable parameter that never receives a gradient.
+``"overfits"``, ``"gradient:<parameter name>"`` for a trainable parameter that never receives a gradient, or
+``"saved:<buffer name>"`` for a saved table with a row per item that no gradient trains.
 
 Feature tables are registered as non-persistent buffers: they belong to a store, not to a checkpoint.
 
@@ -97,4 +98,18 @@ class CountsFitted(Protocol):
 
     def fit_counts(self, counts: Tensor) -> None:
         """Set that part from int64 ``[n_items + 1]``, occurrences in the training rows; called before training."""
+        ...
+
+
+@runtime_checkable
+class HistoriesFitted(Protocol):
+    """A recommender with a part that follows in closed form from the training sequences."""
+
+    def fit_histories(self, items: Tensor, offsets: Tensor) -> None:
+        """Set that part; called before training.
+
+        Args:
+            items: int64 ``[r]`` on the CPU, the training items of all users, each user's oldest first.
+            offsets: int64 ``[u + 1]`` on the CPU: user number i owns ``items[offsets[i] : offsets[i + 1]]``.
+        """
         ...

@@ -128,11 +128,11 @@ _ITEMS: dict[str, pl.DataType] = {
     "rank": pl.Int64(),
     "image_url": pl.String(),
 }
-_NAME = re.compile(r"amazon-(?!2023(?:-|$))([a-z0-9]+(?:-[a-z0-9]+)*)")
+_NAME = re.compile(r"amazon-(?!2023(?:-|$))([a-z0-9]+(?:-[a-z0-9]+)*)(?<!-2014)")
 
 
 def match(name: str) -> bool:
-    """Whether ``name`` is a category of this release; ``amazon-2023-…`` belongs to another one."""
+    """Whether ``name`` is a category of this release; ``amazon-2023-…`` and ``amazon-…-2014`` belong to others."""
     return _category(name) is not None
 
 

@@ -2,7 +2,8 @@
 
     HR@k = mean [r < k]      NDCG@k = mean [r < k] / log2(r + 2)      MRR@k = mean [r < k] / (r + 1)
 
-With one relevant item the ideal DCG is 1, recall equals the hit rate, and averages are over users.
+With one relevant item the ideal DCG is 1 and averages are over users. Recall is then the hit rate; ``recall@k`` is
+understood as a name and is not printed a second time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from models.errors import ConfigError
 
-_NAME = re.compile(r"(hr|ndcg|mrr)@([1-9]\d*)")
+_NAME = re.compile(r"(hr|recall|ndcg|mrr)@([1-9]\d*)")
 
 
 def metrics_from_ranks(ranks: ArrayLike, ks: Sequence[int] = (5, 10, 20)) -> dict[str, float]:
@@ -48,19 +49,19 @@ def per_user(ranks: ArrayLike, name: str) -> NDArray[np.float64]:
     """
     kind, k = parse_metric(name)
     checked = _checked(ranks)
-    gain = {"hr": np.ones(len(checked)), "ndcg": 1.0 / np.log2(checked + 2.0), "mrr": 1.0 / (checked + 1.0)}[kind]
-    return np.where(checked < k, gain, 0.0)
+    gains = {"ndcg": 1.0 / np.log2(checked + 2.0), "mrr": 1.0 / (checked + 1.0)}
+    return np.where(checked < k, gains.get(kind, 1.0), 0.0)
 
 
 def parse_metric(name: str) -> tuple[str, int]:
     """``"ndcg@10"`` -> ``("ndcg", 10)``.
 
     Raises:
-        ConfigError: For anything else than hr, ndcg or mrr at a positive cut-off.
+        ConfigError: For anything else than hr, recall, ndcg or mrr at a positive cut-off.
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        raise ConfigError(f"metric: expected hr@K, ndcg@K or mrr@K such as 'ndcg@10', got {name!r}")
+        raise ConfigError(f"metric: expected hr@K, recall@K, ndcg@K or mrr@K such as 'ndcg@10', got {name!r}")
     return match[1], int(match[2])
 
 

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.distributed import ALONE, Workers
 from models.errors import RecordError, SequenceDataError
 from models.evaluation.metrics import metrics_from_ranks
 from models.evaluation.mode import eval_mode, model_device
@@ -92,6 +93,7 @@ def evaluate(
     batch_size: int = 256,
     seed: int = 0,
     progress: ProgressCallback | None = None,
+    workers: Workers = ALONE,
 ) -> RankTable:
     """Rank the target of every user of a split; the model comes back in the mode that it was in.
 
@@ -103,6 +105,7 @@ def evaluate(
         batch_size: Users scored at once; small batches stay in a CPU's cache.
         seed: Of the draws of models that sample; the same seed gives the same ranks.
         progress: Called as ``progress("evaluate <split>", users done, users)``.
+        workers: Processes that share the batches; each gets the whole table. All of them must call.
 
     Raises:
         SequenceDataError: When no user can be evaluated, or the model knows fewer items than the data.
@@ -115,17 +118,18 @@ def evaluate(
     parts: list[Tensor] = []
     with eval_mode(module):
         indices = torch.arange(len(examples), device=device).split(batch_size)
-        for number, index in enumerate(indices):
+        for number, index in list(enumerate(indices))[workers.rank :: workers.world]:
             batch = examples.batch(index, max_length=max_length)
             generator = stream_generator(seed, Stream.EVALUATION, SPLITS.index(split), number, device=device)
             scores = model.score(batch, generator=generator)
             longest = int((examples.end[index] - examples.start[index]).max())
             seen = examples.batch(index, max_length=longest).item_ids
             counts = count_ranks(scores, batch.target, seen)
-            parts.append(torch.stack((batch.user, batch.target, *counts)))
+            parts.append(torch.stack((index, batch.user, batch.target, *counts), dim=1))
             if progress is not None:
                 progress(f"evaluate {split}", min((number + 1) * batch_size, len(examples)), len(examples))
-    columns = torch.cat(parts, dim=1).cpu().numpy().astype(np.int32)
+    rows = workers.gather(torch.cat(parts) if parts else torch.zeros(0, 6, dtype=torch.int64, device=device))
+    columns = rows[rows[:, 0].argsort()].T[1:].contiguous().cpu().numpy().astype(np.int32)  # in the order of the users
     table = RankTable(split, *columns)
     if table.n_errors:
         log.error("%s: the target's score was NaN for %d of %d users", split, table.n_errors, len(table))

@@ -1,4 +1,4 @@
-"""Repulsion between the predictions of a batch (IMECD, eq. 15).
+"""Losses between the rows of a batch: repulsion of predictions (IMECD, eq. 15), agreement of two views (SimCLR).
 
 Shape legend: b batch, d width.
 """
@@ -41,3 +41,33 @@ def repulsion_loss(
     if not bool(kept.any()):
         return predictions.sum() * 0.0
     return torch.logsumexp(cosine.masked_fill(left_out, float("-inf"))[kept], dim=1).mean()
+
+
+def nt_xent_loss(
+    first: Tensor, second: Tensor, *, temperature: float = 1.0, cosine: bool = False, same: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy of a view's partner among all other views of the batch (Chen et al. 2020, eq. 1).
+
+    Mean over the 2 b views of ``-log(exp(s(z, z+) / temperature) / sum exp(s(z, z') / temperature))``, where z' runs
+    over the 2 b - 1 other views.
+
+    Args:
+        first: float ``[b, d]``, one view of every row.
+        second: float ``[b, d]``, the other view.
+        temperature: Divides the similarities.
+        cosine: s is the cosine, as in SimCLR; otherwise the inner product, as in CL4SRec.
+        same: int64 ``[b]`` labels; other rows with the same label are no negatives. None: all others are.
+
+    Returns:
+        Scalar; ``log(2 b - 1)`` when all similarities are equal, 0 for a row without negatives.
+    """
+    views = torch.cat((first, second))  # [2 b, d]
+    views = F.normalize(views, dim=1) if cosine else views
+    row = torch.arange(len(first), device=first.device)
+    partner = torch.cat((row + len(first), row))  # [2 b]
+    left_out = torch.eye(len(views), dtype=torch.bool, device=first.device)
+    if same is not None:
+        labels = same.repeat(2)
+        left_out = left_out | (labels.unsqueeze(0) == labels.unsqueeze(1)).scatter(1, partner.unsqueeze(1), value=False)
+    logits = views @ views.T / temperature
+    return F.cross_entropy(logits.masked_fill(left_out, float("-inf")), partner)

@@ -190,6 +190,16 @@ class SequenceData:
         """int64 ``[n + 1]``: how often each item occurs in the training rows; 0 for padding."""
         return torch.from_numpy(np.bincount(self.items[self.labels == 0], minlength=self.n_items + 1))
 
+    def training_histories(self) -> tuple[Tensor, Tensor]:
+        """The training rows of all users, oldest first, and where each user's begin.
+
+        Returns:
+            int64 ``[r]``, and int64 ``[u + 1]`` offsets: user number i owns ``items[offsets[i] : offsets[i + 1]]``.
+        """
+        kept = self.labels == 0
+        offsets = np.append(0, np.cumsum(kept))[self.offsets]
+        return torch.from_numpy(self.items[kept]), torch.from_numpy(offsets)
+
     def training_examples(self, positions: Positions, *, max_length: int) -> Examples:
         """What the model learns from: every item of a training sequence but its first is a target once per epoch.
 

@@ -18,8 +18,15 @@ class TrainingConfig(StrictModel):
             fitted in closed form).
         batch_size: Predictions per step. With all positions trained, a step takes as many sequences as hold about
             this number of targets, so that a learning rate means the same in both modes.
-        learning_rate: Adam's.
-        weight_decay: L2 penalty, added to the gradient (Adam, not AdamW).
+        optimiser: ``adam``, or ``adamw``, which takes the weight decay out of the adaptive step.
+        learning_rate: The optimiser's, where the schedule starts after the warm-up.
+        weight_decay: With ``adam`` an L2 penalty, added to the gradient; with ``adamw`` the share of a weight, times
+            the learning rate, that a step takes away.
+        schedule: ``constant``; ``cosine`` falls to 0 over ``schedule_steps``; ``step`` multiplies the rate by
+            ``decay`` every ``schedule_steps``.
+        warmup_steps: Steps over which the rate first rises in a straight line.
+        schedule_steps: See ``schedule``; 0 lets the cosine end with the last epoch.
+        decay: See ``schedule``.
         max_length: Newest items of a history that the model reads.
         positions: ``all`` trains every position of a sequence and is refused for models that are not causal, ``last``
             trains one prefix per target, ``auto`` takes ``all`` where it is allowed.
@@ -31,6 +38,8 @@ class TrainingConfig(StrictModel):
         grad_clip: Largest norm of the whole gradient; 0 does not clip.
         precision: ``tf32`` and ``bfloat16`` (autocast of the loss; weights stay float32) trade digits for speed on an
             accelerator. Evaluation is always float32.
+        compile: Put the loss through ``torch.compile``: minutes before the first step, faster steps after it. Sums may
+            be taken in another order, so weights differ in their last digits from those of an uncompiled run.
         device: ``auto`` takes an accelerator when there is one.
         threads: CPU threads; 0 leaves torch's choice. Sums depend on it: runs are bit-equal for the same number.
         checkpoint_steps: Save the state every so many steps within an epoch, besides at its end; 0 only at its end.
@@ -38,8 +47,13 @@ class TrainingConfig(StrictModel):
 
     epochs: int = Field(default=100, ge=0)
     batch_size: int = Field(default=2048, ge=1)
+    optimiser: Literal["adam", "adamw"] = "adam"
     learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    schedule_steps: int = Field(default=0, ge=0)
+    decay: float = Field(default=0.1, gt=0, le=1)
     max_length: int = Field(default=10, ge=1)
     positions: Literal["auto", "all", "last"] = "auto"
     eval_every: int = Field(default=1, ge=1)
@@ -49,6 +63,7 @@ class TrainingConfig(StrictModel):
     cutoffs: tuple[int, ...] = (5, 10, 20)
     grad_clip: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    compile: bool = False
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(default=0, ge=0)
     checkpoint_steps: int = Field(default=0, ge=0)
@@ -60,4 +75,6 @@ class TrainingConfig(StrictModel):
             raise ValueError(f"select: {self.select!r} needs {k} among the cutoffs {list(self.cutoffs)}")
         if min(self.cutoffs) < 1:
             raise ValueError(f"cutoffs: expected 1 or more, got {min(self.cutoffs)}")
+        if self.schedule == "step" and not self.schedule_steps:
+            raise ValueError("schedule_steps: the schedule 'step' needs the number of steps after which it decays")
         return self

@@ -7,39 +7,28 @@ rows are read; the test split is another call.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from models.errors import ConfigError, ResumeError, TrainingError
+from models.errors import ConfigError, TrainingError
+from models.evaluation.metrics import per_user
 from models.evaluation.mode import train_mode
 from models.evaluation.ranking import as_module, evaluate
-from models.files import write_atomically
-from models.interface import CountsFitted, ProgressCallback, Recommender
+from models.interface import CountsFitted, HistoriesFitted, ProgressCallback, Recommender
 from models.sequences.batch import SequenceBatch
-from models.sequences.dataset import Positions, SequenceData
-from models.sequences.seeding import Stream, stream_generator, stream_seed
-from models.training.checkpoint import find_checkpoint, load_state, load_weights, save_checkpoint
+from models.sequences.dataset import Examples, Positions, SequenceData
 from models.training.config import TrainingConfig
-from models.training.runtime import choose_device, runtime
+from models.training.journal import Counters, Journal, load_best, run_identity
+from models.training.runtime import Runtime, open_runtime
+from models.training.schedule import learning_rate, make_optimiser, set_learning_rate
+from models.training.watch import FAILED_BATCH_FILE, LossWatch, write_failed_batch
 
 log = logging.getLogger(__name__)
-
-METRICS_FILE = "metrics.jsonl"
-CHECKPOINTS = "checkpoints"
-
-#: Steps between two looks at the losses: reading one from an accelerator waits for it.
-CHECK_STEPS = 50
-
-#: Settings that may differ between a run and its resumption without changing what it computes.
-_FREE_SETTINGS = {"epochs", "device", "threads", "checkpoint_steps", "eval_batch_size"}
 
 
 @dataclass(frozen=True)
@@ -65,21 +54,6 @@ class FitResult:
     rows: list[dict[str, Any]] = field(repr=False)
 
 
-@dataclass
-class _Counters:
-    """Everything about a run's progress that a checkpoint must hold besides weights and optimiser."""
-
-    epoch: int = 1  # the epoch that comes next or is under way
-    step: int = 0  # steps done within it
-    steps: int = 0  # steps done in all
-    best_epoch: int = 0
-    best_value: float | None = None
-    stale: int = 0  # validations since the best one
-    seconds: float = 0.0  # of the epoch under way
-    sums: dict[str, float] = field(default_factory=dict[str, float])  # of its losses
-    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-
-
 def fit(
     model: Recommender,
     data: SequenceData,
@@ -94,20 +68,25 @@ def fit(
     Writes ``metrics.jsonl`` (one row per epoch) and ``checkpoints/last`` and ``checkpoints/best`` into ``run_dir``.
     The model is moved to the configured device and ends there, with the best weights, in the mode that it came in.
 
+    Under ``torchrun`` every process calls this with the same arguments and a folder that all of them see; the batch
+    is shared among them, the first one writes, and all return the same result.
+
     Args:
         model: A freshly built recommender (its initialisation is the caller's, and seeded by it).
         data: Interactions; rows labelled ``test`` are not read.
         config: Settings.
         seed: Of order, draws and dropout.
         run_dir: The run's folder.
-        progress: Called as ``progress("epoch <n>", steps done, steps)``, and by :func:`evaluate`.
+        progress: Called as ``progress("epoch <n>", steps done, steps)``, and by :func:`evaluate`; in the first process
+            only.
 
     Raises:
         ConfigError: For all positions with a model that is not causal, or a device that is not there.
         ResumeError: When ``run_dir`` holds a run with other data, model, seed or settings.
-        TrainingError: When a loss is not finite; with epoch, step and parts.
+        TrainingError: When a loss is not finite; with epoch, step, parts and the file that holds the batch.
     """
-    return _Fit(model, data, config, seed=seed, run_dir=run_dir, progress=progress).run()
+    with open_runtime(config) as runtime:
+        return _Fit(model, data, config, seed=seed, run_dir=run_dir, progress=progress, runtime=runtime).run()
 
 
 class _Fit:
@@ -122,27 +101,33 @@ class _Fit:
         seed: int,
         run_dir: Path,
         progress: ProgressCallback | None,
+        runtime: Runtime,
     ) -> None:
         self.model, self.data, self.config, self.seed, self.run_dir = model, data, config, seed, run_dir
-        self.progress = progress
+        self.runtime, self.workers, self.device = runtime, runtime.workers, runtime.device
+        self.progress = progress if self.workers.first else None
         self.module = as_module(model)
         self.positions: Positions = choose_positions(config, causal=model.causal)
-        self.device = choose_device(config.device)
         self.module.to(self.device)
         self.parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        # Not fused=True: that kernel does not raise the weights' version counters, which caches of derived tables read.
-        self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-        self.counters = _Counters()
-        self.folder = run_dir / CHECKPOINTS
+        self.optimiser = make_optimiser(config, self.parameters)
+        self.training_loss = runtime.wrap(model)
+        self.counters = Counters()
+        self.losses = LossWatch(self.workers)
+        identity = run_identity(
+            self.module, data, config, seed=seed, positions=self.positions, world=self.workers.world
+        )
+        self.journal = Journal(run_dir, self.module, self.optimiser, identity=identity, workers=self.workers)
         self.validated = data.has_split("valid")
 
     def run(self) -> FitResult:
         """All epochs."""
-        with runtime(self.config, self.device), train_mode(self.module):
+        with train_mode(self.module):
             if not self._resume():
                 self._start()
             if not self._finished():
                 self._train()
+        self.workers.wait()  # until the first process has written the best weights
         load_best(self.run_dir, self.model)
         counters = self.counters
         return FitResult(
@@ -155,14 +140,26 @@ class _Fit:
             rows=counters.rows,
         )
 
+    def _resume(self) -> bool:
+        """Continue from ``checkpoints/last`` when there is one."""
+        found = self.journal.resume()
+        self.workers.wait()  # nobody writes before everybody has read
+        if found is None:
+            return False
+        self.counters = found
+        log.info("resumed at epoch %d, step %d", found.epoch, found.step)
+        return True
+
     def _start(self) -> None:
         """Begin a run: empty log, closed-form parts, and their validation when there is something to validate."""
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        self._write_log()
+        self.journal.write_log(self.counters)
+        self.workers.same([*self.module.parameters(), *self.module.buffers()])
         model = self.model
         if isinstance(model, CountsFitted):
             model.fit_counts(self.data.item_counts().to(self.device))
-        if isinstance(model, CountsFitted) or self.config.epochs == 0:
+        if isinstance(model, HistoriesFitted):
+            model.fit_histories(*self.data.training_histories())
+        if isinstance(model, CountsFitted | HistoriesFitted) or self.config.epochs == 0:
             self._finish_epoch(0, losses={})
 
     def _train(self) -> None:
@@ -172,72 +169,66 @@ class _Fit:
         per_epoch = -(-len(examples) // batch_size)
         while not self._finished():
             epoch = self.counters.epoch
-            batches = examples.shuffled(
-                batch_size,
-                max_length=self.config.max_length,
-                seed=self.seed,
-                epoch=epoch,
-                first=self.counters.step,
-            )
-            self._epoch(batches, per_epoch)
+            self._epoch(examples, batch_size, per_epoch)
             means = {name: total / per_epoch for name, total in self.counters.sums.items()}
             self.counters.epoch, self.counters.step = epoch + 1, 0
             self._finish_epoch(epoch, losses=means)
 
-    def _epoch(self, batches: Iterator[SequenceBatch], per_epoch: int) -> None:
-        """Train on what is left of an epoch."""
-        counters, every = self.counters, self.config.checkpoint_steps
-        pending: list[dict[str, Tensor]] = []
+    def _epoch(self, examples: Examples, batch_size: int, per_epoch: int) -> None:
+        """Train on what is left of an epoch.
+
+        Raises:
+            TrainingError: When a loss is not finite.
+        """
+        counters, config = self.counters, self.config
+        order = {"max_length": config.max_length, "seed": self.seed, "epoch": counters.epoch}
         started = time.perf_counter()
-        for batch in batches:
-            pending.append(self._step(batch))
+        for batch in examples.shuffled(batch_size, **order, first=counters.step):
+            rate = learning_rate(config, counters.steps, horizon=config.epochs * per_epoch)
+            look = self.losses.add(self._step(batch, rate))
             counters.step += 1
             counters.steps += 1
-            save = bool(every) and counters.step % every == 0 and counters.step < per_epoch
-            if save or len(pending) == CHECK_STEPS or counters.step == per_epoch:
-                self._add_losses(pending)
-                pending.clear()
+            last = counters.step == per_epoch
+            save = bool(config.checkpoint_steps) and counters.step % config.checkpoint_steps == 0 and not last
+            if look or save or last:
+                failed = self.losses.look(counters.sums)
+                if failed is not None:
+                    step = counters.step - failed[0] + 1
+                    culprit = next(examples.shuffled(batch_size, **order, first=step - 1))
+                    raise self._failure(culprit, step, failed[1])
                 counters.seconds += time.perf_counter() - started
                 started = time.perf_counter()
                 if self.progress is not None:
                     self.progress(f"epoch {counters.epoch}", counters.step, per_epoch)
             if save:
-                self._save_last()
+                self.journal.save_last(counters)
 
-    def _step(self, batch: SequenceBatch) -> dict[str, Tensor]:
-        """One update; the losses stay on the device."""
-        path = (self.counters.epoch, self.counters.step)
-        torch.manual_seed(stream_seed(self.seed, Stream.DROPOUT, *path))
-        generator = stream_generator(self.seed, Stream.STEP, *path, device=self.device)
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
-        with autocast:
-            terms = self.model.training_loss(batch, generator=generator)
+    def _step(self, batch: SequenceBatch, rate: float) -> dict[str, Tensor]:
+        """One update; the losses, weighted by this process's share of the targets, stay on the device."""
+        generator = self.runtime.draws(self.seed, self.counters.epoch, self.counters.step)
+        mine, share = self.runtime.share(batch)
+        with self.runtime.autocast():
+            terms = self.training_loss(mine, generator=generator)
         self.optimiser.zero_grad(set_to_none=True)
-        terms.total.backward()
+        (terms.total * share).backward()
+        self.runtime.sum_gradients(self.parameters)
         if self.config.grad_clip:
             nn.utils.clip_grad_norm_(self.parameters, self.config.grad_clip)
+        set_learning_rate(self.optimiser, rate)
         self.optimiser.step()
-        return {"loss": terms.total.detach(), **terms.parts}
+        return {name: value * share for name, value in {"loss": terms.total.detach(), **terms.parts}.items()}
 
-    def _add_losses(self, pending: list[dict[str, Tensor]]) -> None:
-        """Add the losses of the last steps to the epoch's sums.
-
-        Raises:
-            TrainingError: When one of them is not finite.
-        """
-        names = list(pending[0])
-        table = torch.stack([torch.stack([row[name].double() for name in names]) for row in pending]).cpu()
-        bad = (~table.isfinite()).any(dim=1).nonzero().flatten().tolist()
-        if bad:
-            step = self.counters.step - len(pending) + bad[0] + 1
-            parts = ", ".join(f"{name}={value:g}" for name, value in zip(names, table[bad[0]].tolist(), strict=True))
-            raise TrainingError(
-                f"the loss is not finite at epoch {self.counters.epoch}, step {step}: {parts}; "
-                f"try a lower learning_rate than {self.config.learning_rate:g} or grad_clip=1"
-            )
-        for row in table.tolist():
-            for name, value in zip(names, row, strict=True):
-                self.counters.sums[name] = self.counters.sums.get(name, 0.0) + value
+    def _failure(self, batch: SequenceBatch, step: int, losses: dict[str, float]) -> TrainingError:
+        """What to raise for a loss that is not finite; the batch is saved first."""
+        epoch = self.counters.epoch
+        parts = ", ".join(f"{name}={value:g}" for name, value in losses.items())
+        if self.workers.first:
+            write_failed_batch(self.run_dir, batch, epoch=epoch, step=step, losses=losses)
+        return TrainingError(
+            f"the loss is not finite at epoch {epoch}, step {step}: {parts}; "
+            f"try a lower learning_rate than {self.config.learning_rate:g} or grad_clip=1; "
+            f"the batch is in {self.run_dir / FAILED_BATCH_FILE}"
+        )
 
     def _finish_epoch(self, epoch: int, *, losses: dict[str, float]) -> None:
         """Validate when it is time, log, keep the best, save."""
@@ -255,9 +246,9 @@ class _Fit:
         row["eval_seconds"] = time.perf_counter() - started
         counters.rows.append(row)
         if counters.best_epoch == epoch:
-            save_checkpoint(self.folder / "best", self.module, {"epoch": epoch, "value": counters.best_value})
-        self._save_last()
-        self._write_log()
+            self.journal.save_best(counters)
+        self.journal.save_last(counters)
+        self.journal.write_log(counters)
 
     def _validate(self, epoch: int, row: dict[str, Any]) -> None:
         counters, config = self.counters, self.config
@@ -269,10 +260,11 @@ class _Fit:
             batch_size=config.eval_batch_size,
             seed=self.seed,
             progress=self.progress,
+            workers=self.workers,
         )
         row["valid"] = table.metrics(config.cutoffs)
         row["valid_masked"] = table.metrics(config.cutoffs, masked=True)
-        value = row["valid"][config.select]
+        value = float(per_user(table.rank, config.select).mean())
         if counters.best_value is None or value > counters.best_value:
             counters.best_epoch, counters.best_value, counters.stale = epoch, value, 0
         else:
@@ -286,67 +278,6 @@ class _Fit:
 
     def _finished(self) -> bool:
         return self.counters.epoch > self.config.epochs or self._out_of_patience()
-
-    def _identity(self) -> dict[str, str]:
-        """What must be equal for a run to go on: settings, data, model, seed."""
-        settings = self.config.model_dump(mode="json", exclude=_FREE_SETTINGS)
-        settings["positions"] = self.positions
-        shapes = {name: list(parameter.shape) for name, parameter in self.module.named_parameters()}
-        return {
-            "seed": str(self.seed),
-            "data": self.data.fingerprint,
-            "model": json.dumps([type(self.module).__qualname__, shapes]),
-            **{f"training.{name}": json.dumps(value) for name, value in settings.items()},
-        }
-
-    def _save_last(self) -> None:
-        counters = asdict(self.counters)
-        counters["rows"] = json.dumps(self.counters.rows)
-        state = {"identity": self._identity(), "counters": counters, "optimiser": self.optimiser.state_dict()}
-        save_checkpoint(self.folder / "last", self.module, state)
-
-    def _resume(self) -> bool:
-        """Continue from ``checkpoints/last`` when there is one."""
-        found = find_checkpoint(self.folder / "last")
-        if found is None:
-            return False
-        state = load_state(found)
-        now = self._identity()
-        for key in sorted(now.keys() | state["identity"].keys()):
-            before, after = state["identity"].get(key), now.get(key)
-            if before != after:
-                raise ResumeError(
-                    f"{found}: this folder holds another run: {key} was {before}, now {after}; "
-                    f"use another run folder, or delete this one's checkpoints"
-                )
-        load_weights(found, self.module)
-        self.optimiser.load_state_dict(state["optimiser"])
-        state["counters"]["rows"] = json.loads(state["counters"]["rows"])
-        self.counters = _Counters(**state["counters"])
-        self._write_log()
-        log.info("resumed at epoch %d, step %d", self.counters.epoch, self.counters.step)
-        return True
-
-    def _write_log(self) -> None:
-        text = "".join(json.dumps(row) + "\n" for row in self.counters.rows)
-        write_atomically(self.run_dir / METRICS_FILE, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def load_best(run_dir: Path, model: Recommender) -> int:
-    """Fill the model with the weights of the selected epoch of a run.
-
-    Returns:
-        The epoch.
-
-    Raises:
-        ResumeError: When the run has no such weights, or they belong to another model.
-    """
-    folder = run_dir / CHECKPOINTS / "best"
-    found = find_checkpoint(folder)
-    if found is None:
-        raise ResumeError(f"{folder}: no weights here; the run has not finished an epoch (train it again to resume it)")
-    load_weights(found, as_module(model))
-    return int(load_state(found)["epoch"])
 
 
 def choose_positions(config: TrainingConfig, *, causal: bool) -> Positions:

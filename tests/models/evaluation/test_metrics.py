@@ -66,7 +66,7 @@ def test_unusable_ranks_are_refused(ranks, message):
 
 @pytest.mark.parametrize("name", ["ndcg@0", "map@10", "hr@", "ndcg@10 ", "HR@10"])
 def test_unknown_metrics_are_refused(name):
-    with pytest.raises(ConfigError, match="expected hr@K, ndcg@K or mrr@K"):
+    with pytest.raises(ConfigError, match="expected hr@K, recall@K, ndcg@K or mrr@K"):
         parse_metric(name)
 
 

@@ -1,11 +1,11 @@
-"""Bounds and corners of IMECD's eq. 15."""
+"""Bounds and corners of IMECD's eq. 15, and of the agreement of two views."""
 
 import math
 
 import pytest
 import torch
 
-from models.modules.contrastive import repulsion_loss
+from models.modules.contrastive import nt_xent_loss, repulsion_loss
 
 
 def vectors(rows=6, width=4):
@@ -70,3 +70,44 @@ def test_descending_it_spreads_the_rows():
     before = repulsion_loss(x)
     before.backward()
     assert repulsion_loss(x.detach() - 0.1 * x.grad) < before
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_agreement_is_the_written_sum(cosine):
+    first, second = vectors(3), vectors(7)[4:]
+    views = [row / row.norm() if cosine else row for row in torch.cat((first, second))]
+    expected = 0.0
+    for place, view in enumerate(views):
+        others = [math.exp(float(view @ other) / 0.5) for number, other in enumerate(views) if number != place]
+        partner = math.exp(float(view @ views[(place + 3) % 6]) / 0.5)
+        expected -= math.log(partner / sum(others)) / 6
+    found = nt_xent_loss(first, second, temperature=0.5, cosine=cosine)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_equal_views_agree_with_all_others_alike():
+    assert nt_xent_loss(torch.ones(8, 4), torch.ones(8, 4)).item() == pytest.approx(math.log(15))
+
+
+def test_views_of_the_same_label_are_no_negatives():
+    """Rows 0 and 1 share a label: their views see their partner and the two views of row 2, which sees five."""
+    ones = torch.ones(3, 2)
+    found = nt_xent_loss(ones, ones, same=torch.tensor([4, 4, 9])).item()
+    assert found == pytest.approx((2 * math.log(3) + math.log(5)) / 3)
+
+
+def test_a_row_without_negatives_costs_nothing_and_has_a_gradient():
+    x = vectors(2).requires_grad_()
+    loss = nt_xent_loss(x, 2 * x, same=torch.tensor([1, 1]))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert torch.equal(x.grad, torch.zeros_like(x))
+
+
+def test_descending_it_brings_partners_together():
+    first, second = vectors(5).requires_grad_(), vectors(12)[7:]
+    before = nt_xent_loss(first, second)
+    before.backward()
+    closer = first.detach() - 0.1 * first.grad
+    assert nt_xent_loss(closer, second) < before
+    assert (closer * second).sum() > (first * second).sum()

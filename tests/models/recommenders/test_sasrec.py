@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from models.interface import CountsFitted
 from models.registry import build
 from models.sequences.batch import SequenceBatch
 
@@ -78,3 +79,27 @@ def test_the_size_is_that_of_the_paper_s_network():
     block = attention + (2 * d * inner + inner + d) + 4 * d
     expected = 13 * d + 6 * d + 2 * d + 2 * block
     assert sum(parameter.numel() for parameter in model().parameters()) == expected
+
+
+@pytest.mark.parametrize("choice", [{"loss": "sampled", "negatives": 30}, {"loss": "gbce", "negatives": 4}])
+def test_sampled_losses_learn_what_follows_what(choice):
+    """Four pairs; every loss must rank the second of a pair first after its first."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sasrec = build("sasrec", SMALL | choice, n_items=12)
+    pairs = batch([[1], [3], [5], [7]], [[2], [4], [6], [8]])
+    optimiser = torch.optim.Adam(sasrec.parameters(), lr=0.02)
+    for step in range(150):
+        optimiser.zero_grad()
+        sasrec.training_loss(pairs, generator=torch.Generator().manual_seed(step)).total.backward()
+        optimiser.step()
+    scores = sasrec.eval().score(pairs, generator=torch.Generator())
+    assert scores.argmax(dim=1).tolist() == [2, 4, 6, 8]
+
+
+def test_only_draws_by_popularity_are_fitted_to_counts():
+    counted = build("sasrec", SMALL | {"loss": "sampled", "negative_draw": "popularity"}, n_items=12)
+    assert isinstance(counted, CountsFitted)
+    assert not isinstance(model(), CountsFitted)
+    counted.fit_counts(torch.arange(13))
+    assert counted.head.log_q.exp()[1:].tolist() == pytest.approx([(item + 1) / 90 for item in range(1, 13)])

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import polars as pl
@@ -90,6 +91,18 @@ def test_the_fingerprint_sees_every_column(change):
 
 def test_counts_are_of_training_rows():
     assert data_of(LEAVE_ONE_OUT).item_counts().tolist() == [0, 2, 2, 1, 1, 1, 0, 0]
+
+
+def test_training_histories_leave_out_what_is_evaluated():
+    rows = [*LEAVE_ONE_OUT, (8, 4, 0, "valid"), (10, 7, 0, "train")]
+    items, offsets = data_of(rows).training_histories()
+    assert [items[start:end].tolist() for start, end in itertools.pairwise(offsets)] == [
+        [1, 2, 3, 4, 5],
+        [],
+        [2, 1],
+        [7],
+    ]
+    assert items.dtype == offsets.dtype == torch.int64
 
 
 def test_the_sequence_of_a_user_follows_position_not_the_file():

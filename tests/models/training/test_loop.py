@@ -1,5 +1,6 @@
 import json
 
+import polars as pl
 import pytest
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from models.registry import build
 from models.sequences.dataset import SequenceData
 from models.training.config import TrainingConfig
 from models.training.loop import choose_positions, fit
-from models.training.runtime import choose_device, runtime
+from models.training.runtime import choose_device, open_runtime
 
 
 class Scripted(nn.Module):
@@ -100,6 +101,65 @@ def test_a_loss_that_is_not_finite_stops_with_its_place_and_parts(tmp_path, bad)
         fit(Scripted(12, losses={16: bad}), cyclic_data(), config, seed=0, run_dir=tmp_path)
     last = torch.load(tmp_path / "checkpoints" / "last" / "state.pt", weights_only=True)
     assert last["counters"]["epoch"] == 2  # what was saved is from before
+
+
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_the_batch_of_a_loss_that_is_not_finite_is_saved(tmp_path, positions):
+    """The losses are looked at after the epoch; the batch is that of the step that went wrong."""
+    model = Scripted(12, losses={16: float("nan")} if positions == "all" else {31: float("nan")})
+    config = TrainingConfig(**ONE_STEP | {"batch_size": 3}, epochs=3, positions=positions)
+    with pytest.raises(TrainingError, match=f"the batch is in {tmp_path}/failed_batch.parquet"):
+        fit(model, cyclic_data(), config, seed=0, run_dir=tmp_path)
+    culprit = model.batches[15 if positions == "all" else 30]
+    saved = pl.read_parquet(tmp_path / "failed_batch.parquet")
+    assert saved.columns == ["epoch", "step", "user", "item_ids", "targets", "loss", "scripted"]
+    place = (2, 4) if positions == "all" else (3, 7)
+    assert (saved["epoch"][0], saved["step"][0]) == place
+    assert saved["user"].to_list() == culprit.user.tolist()
+    unpadded = [row[row > 0].tolist() for row in culprit.item_ids]
+    assert saved["item_ids"].to_list() == unpadded
+    wanted = culprit.targets if positions == "all" else culprit.target[:, None]
+    assert saved["targets"].to_list() == [row[row > 0].tolist() for row in wanted]
+    assert saved["loss"].is_nan().all()
+
+
+def test_the_schedule_and_the_optimiser_reach_the_weights(tmp_path):
+    """One step an epoch, gradient 1: Adam moves by the rate of the step, 1/4, 2/4, 3/4 and 4/4 of 0.1 and then half."""
+    model = Scripted(12, good={5})
+    settings = {"schedule": "step", "warmup_steps": 4, "schedule_steps": 1, "decay": 0.5, "learning_rate": 0.1}
+    fit(model, cyclic_data(), TrainingConfig(**ONE_STEP, epochs=6, patience=0, **settings), seed=0, run_dir=tmp_path)
+    assert model.weight.item() == pytest.approx(-0.1 * (0.25 + 0.5 + 0.75 + 1 + 1), rel=1e-4)  # epoch 5 is the best
+
+
+def test_recall_may_choose_the_epoch(tmp_path):
+    config = TrainingConfig(**ONE_STEP, epochs=3, select="recall@10")
+    result = fit(Scripted(12, good={2}), cyclic_data(), config, seed=0, run_dir=tmp_path)
+    assert (result.best_epoch, result.best_value) == (2, 1.0)
+
+
+# Torch hides this warning of its own where warnings are printed, not where they are errors.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_a_compiled_loss_gives_the_same_weights_and_leaves_the_model_uncompiled(tmp_path, monkeypatch):
+    """With a backend that runs the captured graphs as they are; it counts them."""
+    graphs, compile_function = [], torch.compile
+
+    def capture(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda function: compile_function(function, backend=capture))
+    weights = []
+    for compiled in (False, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = build("sasrec", {"d": 8, "layers": 1, "inner": 16, "max_length": 5, "dropout": 0.0}, n_items=12)
+        config = TrainingConfig(**ONE_STEP, epochs=2, compile=compiled)
+        fit(model, cyclic_data(), config, seed=0, run_dir=tmp_path / str(compiled))
+        weights.append(model.state_dict())
+    assert graphs
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-5, atol=1e-6)
+    assert model.training_loss.__self__ is model
 
 
 def test_a_batch_holds_as_many_predictions_in_both_modes(tmp_path):
@@ -193,7 +253,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
 
 def test_the_runtime_is_put_back():
     before = (torch.get_num_threads(), torch.get_float32_matmul_precision())
-    with runtime(TrainingConfig(threads=before[0] + 1, precision="tf32"), torch.device("cpu")):
+    with open_runtime(TrainingConfig(threads=before[0] + 1, precision="tf32", device="cpu")):
         assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (before[0] + 1, "high")
     assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before
 

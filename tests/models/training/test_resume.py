@@ -119,6 +119,36 @@ def test_more_epochs_go_on_where_the_run_ended(whole, tmp_path):
     same_run(whole[0], tmp_path)
 
 
+def test_a_schedule_goes_on_where_it_was(tmp_path):
+    settings = {"schedule": "cosine", "warmup_steps": 5, "optimiser": "adamw", "weight_decay": 0.1}
+    train(tmp_path / "whole", **settings)
+    with pytest.raises(Interrupt):
+        train(tmp_path / "parts", model=run.dying(run.small_model(), 9, interrupt), checkpoint_steps=2, **settings)
+    train(tmp_path / "parts", checkpoint_steps=2, **settings)
+    same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_draws_by_popularity_go_on_as_they_were(tmp_path):
+    def model():
+        return run.build("sasrec", run.MODEL | {"loss": "sampled", "negative_draw": "popularity"}, n_items=15)
+
+    first = model()
+    start = {name: value.clone() for name, value in first.state_dict().items()}
+    train(tmp_path / "whole", model=first)
+    broken = model()
+    broken.load_state_dict(start)
+    with pytest.raises(Interrupt):
+        train(tmp_path / "parts", model=run.dying(broken, 9, interrupt))
+    train(tmp_path / "parts", model=model())
+    same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_cosine_to_the_last_epoch_cannot_be_made_longer(tmp_path):
+    train(tmp_path, epochs=1, schedule="cosine")
+    with pytest.raises(ResumeError, match=r"training\.epochs was 1, now 4"):
+        train(tmp_path, schedule="cosine")
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
