@@ -1,113 +1,47 @@
-"""Register everything with a Prefect server: pool, deployments of ``prefect.yaml``, and clear schedules that left it.
+"""Bring a Prefect server up to date with ``prefect.yaml``: pool, queues, limits, deployments, schedules, automations.
 
-Idempotent: a second call changes nothing. Prefect upserts schedules by slug and keeps those that were deleted from the
-file, so stale ones are removed here.
+Idempotent: every object is compared field by field, and only what differs is written. What is ours and no longer
+wanted, such as a schedule that left the file, is cleared.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from dataclasses import replace
+from http import HTTPStatus
 
-import yaml
-from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.exceptions import ObjectNotFound
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.errors import CallError, WorkError
-from flows.names import DEPLOYMENTS, WORK_POOL
-from flows.settings import REPOSITORY
-
-DEPLOYMENT_FILE = REPOSITORY / "prefect.yaml"
+from flows.automations import automation_changes
+from flows.deployfile import DEPLOYMENT_FILE, DeployFile, read_file
+from flows.deployments import deployment_changes
+from flows.difference import Change
+from flows.errors import WorkError
+from flows.pools import pool_changes
+from flows.settings import Settings, load
 
 
-@dataclass(frozen=True)
-class Change:
-    """One difference between the server and the file."""
-
-    kind: str
-    name: str
-    action: str
-
-    def __str__(self) -> str:
-        return f"{self.action} {self.kind} {self.name}"
-
-
-def read_deployments(path: Path = DEPLOYMENT_FILE) -> dict[str, dict[str, Any]]:
-    """The deployments of ``prefect.yaml`` by name.
-
-    Raises:
-        CallError: When the file and the names that the code knows differ.
-    """
-    document = cast("dict[str, Any]", yaml.safe_load(path.read_text(encoding="utf-8")))
-    found = {str(entry["name"]): cast("dict[str, Any]", entry) for entry in document["deployments"]}
-    if set(found) != set(DEPLOYMENTS):
-        missing, extra = sorted(set(DEPLOYMENTS) - set(found)), sorted(set(found) - set(DEPLOYMENTS))
-        raise CallError(f"{path.name} and flows/names.py differ: missing {missing}, unknown {extra}")
-    return found
-
-
-async def plan() -> list[Change]:
-    """What :func:`deploy` would change on the server that ``PREFECT_API_URL`` names."""
-    entries = read_deployments()
+async def plan(settings: Settings, wanted: DeployFile) -> list[Change]:
+    """What :func:`run` would change on the server that ``PREFECT_API_URL`` names, in the order of the making."""
     async with get_client() as client:
-        changes = [] if await _has_pool(client) else [Change("work pool", WORK_POOL, "create")]
-        for name, entry in entries.items():
-            changes.extend(await _deployment_changes(client, name, entry))
-        return changes
+        changes = await pool_changes(client, wanted.pool)
+        for entry in wanted.deployments.values():
+            changes += await deployment_changes(client, entry)
+        return changes + await automation_changes(client, settings)
 
 
-async def prepare_pool() -> None:
-    """Create the work pool where it is missing."""
+async def apply(changes: list[Change]) -> None:
+    """Make the changes, in order."""
     async with get_client() as client:
-        if not await _has_pool(client):
-            await client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
-
-
-async def clear_stale_schedules() -> list[str]:
-    """Delete schedules whose slug is no longer in ``prefect.yaml``; returns ``deployment:slug`` of each."""
-    cleared: list[str] = []
-    async with get_client() as client:
-        for name, entry in read_deployments().items():
-            wanted = {str(schedule["slug"]) for schedule in entry.get("schedules", ())}
-            deployment = await client.read_deployment_by_name(f"{name}/{name}")
-            for schedule in deployment.schedules:
-                if schedule.slug not in wanted:
-                    await client.delete_deployment_schedule(deployment.id, schedule.id)
-                    cleared.append(f"{name}:{schedule.slug or schedule.id}")
-    return cleared
-
-
-async def _has_pool(client: PrefectClient) -> bool:
-    try:
-        await client.read_work_pool(WORK_POOL)
-    except ObjectNotFound:
-        return False
-    return True
-
-
-async def _deployment_changes(client: PrefectClient, name: str, entry: dict[str, Any]) -> list[Change]:
-    try:
-        current = await client.read_deployment_by_name(f"{name}/{name}")
-    except ObjectNotFound:
-        return [Change("deployment", name, "create")]
-    changes: list[Change] = []
-    facts = {
-        "entrypoint": (current.entrypoint, entry["entrypoint"]),
-        "parameters": (current.parameters, entry.get("parameters", {})),
-        "work pool": (current.work_pool_name, entry["work_pool"]["name"]),
-    }
-    changes += [Change(fact, name, f"change {was!r} to {now!r}:") for fact, (was, now) in facts.items() if was != now]
-    wanted = {str(schedule["slug"]) for schedule in entry.get("schedules", ())}
-    present = {schedule.slug for schedule in current.schedules}
-    changes += [Change("schedule", f"{name}:{slug}", "create") for slug in sorted(wanted - present)]
-    changes += [Change("schedule", f"{name}:{slug}", "clear") for slug in sorted(map(str, present - wanted))]
-    return changes
+        for change in changes:
+            if change.make is None:
+                continue
+            try:
+                await change.make(client)
+            except PrefectHTTPStatusError as error:
+                raise WorkError(f"the server refused to {replace(change, fields=())}: {error}") from None
 
 
 def require_server() -> str:
@@ -127,43 +61,41 @@ def require_server() -> str:
     return url
 
 
-def client_environment() -> dict[str, str]:
-    """The environment for Prefect's command line when it applies the file: never ask, never start a server."""
-    return {**os.environ, "PREFECT_CLI_PROMPT": "false", "PREFECT_SERVER_EPHEMERAL_ENABLED": "false"}
+def differences(settings: Settings) -> list[Change]:
+    """What differs between the server and ``prefect.yaml``.
+
+    Raises:
+        CallError: When the file is not usable.
+        WorkError: When no server is configured, it does not answer, or it does not let us in.
+    """
+    url = require_server()
+    wanted = read_file(DEPLOYMENT_FILE)
+    try:
+        return asyncio.run(plan(settings, wanted))
+    except httpx.TransportError as error:
+        raise WorkError(f"no Prefect server answers at {url} ({error}): start it or correct PREFECT_API_URL") from None
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code == HTTPStatus.UNAUTHORIZED:
+            raise WorkError(f"{url} asks for a password: set PREFECT_API_AUTH_STRING=user:password") from None
+        raise WorkError(f"{url}: {error}") from None
 
 
-def run(*, dry_run: bool) -> tuple[list[Change], list[str]]:
+def run(*, dry_run: bool, settings: Settings | None = None) -> tuple[list[Change], list[str]]:
     """Apply ``prefect.yaml`` to the configured server.
 
     Args:
         dry_run: Only say what would change.
+        settings: Where the experiments lie; those of the environment by default.
 
     Returns:
-        The changes, and the schedules that were cleared (empty in a dry run).
+        The changes, and the names of those among them that were cleared (empty in a dry run).
 
     Raises:
         CallError: When the file is not usable.
-        WorkError: When no server is configured or Prefect refuses the file.
+        WorkError: When no server is usable or it refuses something.
     """
-    require_server()
-    changes = asyncio.run(plan())
+    changes = differences(settings or load())
     if dry_run or not changes:
         return changes, []
-    asyncio.run(prepare_pool())
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "--no-prompt",
-        "deploy",
-        "--all",
-        "--prefect-file",
-        str(DEPLOYMENT_FILE),
-    ]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=client_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise WorkError(f"prefect deploy failed with code {done.returncode}:\n{done.stdout[-4000:]}")
-    return changes, asyncio.run(clear_stale_schedules())
+    asyncio.run(apply(changes))
+    return changes, [change.name for change in changes if change.action == "clear"]

@@ -6,13 +6,18 @@ import importlib
 import importlib.metadata
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from flows.server_checks import check_server
 from flows.settings import Settings
 
 MINIMUM_FREE_BYTES = 5 * 2**30
+HUB = "https://huggingface.co"
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,9 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Run every check; none of them raises."""
     checks: tuple[Callable[[Settings], Finding], ...] = (
-        _python, _torch_pair, _faiss, _decoders, _fastapi, _disk, _server, _device, _hub,
+        _python, _torch_pair, _faiss, _decoders, _fastapi, _disk, _root, _device, _hub,
     )  # fmt: skip
-    return [_guarded(check, settings) for check in checks]
+    return [*(_guarded(check, settings) for check in checks), *_service(settings)]
 
 
 def _guarded(check: Callable[[Settings], Finding], settings: Settings) -> Finding:
@@ -39,6 +44,14 @@ def _guarded(check: Callable[[Settings], Finding], settings: Settings) -> Findin
     except Exception as error:
         name = check.__name__.removeprefix("_").replace("_", " ")
         return Finding("FAIL", name, f"{type(error).__name__}: {error}", "reinstall with `make setup`")
+
+
+def _service(settings: Settings) -> Iterator[Finding]:
+    try:
+        for state, what, detail, advice in check_server(settings):
+            yield Finding(state, what, detail, advice)
+    except Exception as error:
+        yield Finding("FAIL", "server", f"{type(error).__name__}: {error}", "look at the server's log")
 
 
 def _python(_: Settings) -> Finding:
@@ -73,53 +86,82 @@ def _decoders(_: Settings) -> Finding:
 
 def _fastapi(_: Settings) -> Finding:
     version = _version("fastapi") or "0"
-    detail = f"prefect {_version('prefect')}, fastapi {version}"
-    if tuple(int(part) for part in version.split(".")[:2]) >= (0, 151):
+    alchemy = _version("sqlalchemy") or "0"
+    detail = f"prefect {_version('prefect')}, fastapi {version}, sqlalchemy {alchemy}"
+    if _first_two(version) >= (0, 151):
         return Finding("FAIL", "prefect", f"{detail}: this server cannot start", "install fastapi<0.151")
+    if _first_two(alchemy) >= (2, 1):
+        advice = "install sqlalchemy<2.1 where the server runs, and start it again"
+        return Finding("FAIL", "prefect", f"{detail}: on this server no schedule ever starts a run", advice)
     return Finding("OK", "prefect", detail)
 
 
 def _disk(settings: Settings) -> Finding:
-    place = settings.root
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(_nearest(settings.root)).free
     good = free >= MINIMUM_FREE_BYTES
     advice = "" if good else "free some space or choose another folder with --root"
     return Finding("OK" if good else "NOTE", "disk", f"{free / 2**30:.1f} GiB free for {settings.root}", advice)
 
 
-def _server(_: Settings) -> Finding:
-    import httpx
-
-    url = os.environ.get("PREFECT_API_URL")
-    if not url:
-        advice = "only needed for deployments: `prefect server start`, then set PREFECT_API_URL"
-        return Finding("NOTE", "server", "PREFECT_API_URL is not set", advice)
+def _root(settings: Settings) -> Finding:
+    """Whether files can be made in the root; where it does not exist yet, in the folder that would hold it."""
+    place = _nearest(settings.root)
     try:
-        httpx.get(f"{url}/health", timeout=5.0).raise_for_status()
-    except httpx.HTTPError as error:
-        return Finding("FAIL", "server", f"{url} does not answer: {error}", "start it, or correct PREFECT_API_URL")
-    return Finding("OK", "server", url)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        advice = f"give user {os.getuid()} the right to write there, or choose another folder with --root"
+        return Finding("FAIL", "root", f"{place} cannot be written: {error.strerror}", advice)
+    detail = f"{settings.root} can be written"
+    return Finding("OK", "root", detail if place == settings.root else f"{detail}; it will be made in {place}")
 
 
-def _device(_: Settings) -> Finding:
+def _nearest(place: Path) -> Path:
+    while not place.exists():
+        place = place.parent
+    return place
+
+
+def _device(settings: Settings) -> Finding:
     import torch
 
     if torch.cuda.is_available():
-        return Finding("OK", "device", torch.cuda.get_device_name(0))
+        return Finding("OK", "device", "; ".join(_gpu(index) for index in range(torch.cuda.device_count())))
+    if settings.device.startswith("cuda"):
+        advice = "check `nvidia-smi`, install with `make setup EXTRA=gpu`, or unset REELSTORE_DEVICE"
+        return Finding("FAIL", "device", f"REELSTORE_DEVICE is {settings.device}, but no CUDA device is usable", advice)
     return Finding("NOTE", "device", "no CUDA device: extraction and training run on the CPU")
+
+
+def _gpu(index: int) -> str:
+    import torch
+
+    memory = torch.cuda.get_device_properties(index).total_memory / 2**30
+    return f"cuda:{index} {torch.cuda.get_device_name(index)}, {memory:.0f} GiB, driver {_driver()}"
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown (nvidia-smi does not answer)"
+    return done.stdout.splitlines()[0].strip()
 
 
 def _hub(_: Settings) -> Finding:
     import httpx
 
     try:
-        httpx.head("https://huggingface.co", timeout=5.0)
+        httpx.head(os.environ.get("HF_ENDPOINT", HUB), timeout=5.0)
     except httpx.HTTPError as error:
         advice = "give local checkpoints (checkpoint=PATH) or the seeded toy ones (checkpoint=tiny)"
         return Finding("NOTE", "hub", f"not reachable ({type(error).__name__})", advice)
     return Finding("OK", "hub", "reachable")
+
+
+def _first_two(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def _version(name: str) -> str | None:

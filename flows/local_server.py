@@ -21,7 +21,7 @@ from flows.errors import WorkError
 from flows.names import WORK_POOL
 from flows.settings import REPOSITORY
 
-SERVER_START_SECONDS = 120.0
+SERVER_START_SECONDS = 240.0
 
 
 def free_port() -> int:
@@ -49,13 +49,22 @@ def environment(home: Path, url: str, extra: Mapping[str, str] | None = None) ->
 
 
 @contextlib.contextmanager
-def running_server(home: Path, *, port: int = 0, log: Path | None = None) -> Generator[str]:
+def running_server(
+    home: Path,
+    *,
+    port: int = 0,
+    log: Path | None = None,
+    automations: bool = False,
+    extra: Mapping[str, str] | None = None,
+) -> Generator[str]:
     """Start ``prefect server start`` and wait until it answers.
 
     Args:
         home: Folder of the database and of Prefect's own files.
         port: Port to listen on; 0 takes a free one.
         log: File for the server's output; default ``home/server.log``.
+        automations: Whether events start runs. The demo wants none: its pipeline trains what it extracted itself.
+        extra: Further environment of the server.
 
     Yields:
         The API URL.
@@ -68,8 +77,11 @@ def running_server(home: Path, *, port: int = 0, log: Path | None = None) -> Gen
     url = f"http://127.0.0.1:{chosen}/api"
     log_path = log or home / "server.log"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(chosen)]
+    values = environment(
+        home, url, {"PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": str(automations).lower(), **(extra or {})}
+    )
     with log_path.open("ab") as sink:
-        process = subprocess.Popen(command, cwd=home, env=environment(home, url), stdout=sink, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=home, env=values, stdout=sink, stderr=subprocess.STDOUT)
         try:
             _wait_until_healthy(process, url, log_path)
             yield url

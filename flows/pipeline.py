@@ -12,8 +12,9 @@ from prefect.task_runners import ProcessPoolTaskRunner
 from pydantic import Field
 
 from flows import settings as settings_module
-from flows.extract import extract_dataset
+from flows.extract import Fleet, extract_dataset
 from flows.jobs.summary import write_summary
+from flows.parameters import Options, Verify, Workers
 from flows.prepare import prepare_dataset
 from flows.train import train
 
@@ -53,14 +54,17 @@ def train_all(wanted: list[tuple[str, int]], *, workers: int) -> list[dict[str, 
 
 
 @flow(name="pipeline")
-def pipeline(
+def pipeline(  # noqa: PLR0913  parameters of a deployment are named one by one
     dataset: str = "synthetic",
     source: str | None = None,
     checkpoint: str | None = None,
     features: list[str] | None = None,
     experiments: list[str] | None = None,
     repeats: Repeats | None = None,
-    train_workers: Annotated[int, Field(ge=1, le=64)] = 1,
+    train_workers: Workers = 1,
+    options: Options = None,
+    workers: Workers = 1,
+    verify: Verify = 0.0,
 ) -> dict[str, Any]:
     """Prepare a dataset, bring its stores up to date, train, and write the report.
 
@@ -73,9 +77,13 @@ def pipeline(
         repeats: Number of seeds (0, 1, …) by experiment; 1 where it is not named.
         train_workers: Trainings at the same time, each in a process of its own; more than 1 is for models that are
             smaller than the machine.
+        options: Further settings of the extraction or of the encoders, such as ``{"videomae.batch_size": 16}``.
+        workers: Workers of the pool that encode together.
+        verify: Part of the videos to decode again in full after the extraction, 0 to 1.
     """
     prepared = prepare_dataset(dataset, source=source)
-    extracted = extract_dataset(dataset, features=features, options={"checkpoint": checkpoint} if checkpoint else {})
+    chosen = dict(options or {}) | ({"checkpoint": checkpoint} if checkpoint else {})
+    extracted = extract_dataset(dataset, features=features, options=chosen, fleet=Fleet(workers), verify=verify)
     names = experiments if experiments is not None else experiments_of(dataset)
     wanted = [(name, seed) for name in names for seed in range((repeats or {}).get(name, 1))]
     runs = train_all(wanted, workers=train_workers)

@@ -13,6 +13,7 @@ from flows.config import parse_overrides
 from flows.jobs.extract import Extracted, extract_features
 from flows.jobs.outcomes import ItemOutcome
 from flows.jobs.progress import Progress
+from flows.jobs.shards import Shard
 from flows.settings import Settings
 
 #: Lines of a dataset's quarantined items, and of an audit's differing ones, that are printed; JSON has them all.
@@ -38,6 +39,7 @@ def extract(settings: Settings, options: argparse.Namespace) -> Outcome:
         _items(done.items, settings, done.dataset, limit=None if whole else SHOWN),
         _ignored(done.ignored),
         _reports(done.reports),
+        _shards(done.shards, partial=done.partial),
         _audit(done.audit),
     ]
     empty = any(report.version is None for report in done.reports)
@@ -51,6 +53,7 @@ def _payload(done: Extracted) -> dict[str, object]:
         "features": [report.as_dict() for report in done.reports],
         "items": [asdict(item) for item in done.items],
         "ignored": done.ignored,
+        "shards": [shard.as_dict() for shard in done.shards],
     }
     if done.audit is not None:
         payload["audit"] = {
@@ -74,11 +77,28 @@ def _reports(reports: Sequence[ExtractReport]) -> str:
     text = table(header, rows)
     if not any(report.encoded or report.failed for report in reports):
         text += "\nnothing changed: no item was encoded again"
+    for report in reports:
+        if report.source_gone:
+            kept = f"{report.source_gone} items keep their rows, though their files cannot be read any more"
+            text += f"\n{report.feature}: {kept}"
     if any(report.toy for report in reports):
         text += (
             "\nNOTE: seeded toy checkpoints carry no knowledge of the world; these features are for trying things out"
         )
     return text
+
+
+def _shards(shards: Sequence[Shard], *, partial: bool) -> str:
+    """The shards that miss something, of a run that was to do a part."""
+    lacking = [shard for shard in shards if shard.missing]
+    if not partial or not lacking:
+        return ""
+    header = ("features", "shard", "items", "done", "quarantined", "missing")
+    rows = [list(shard.as_dict().values()) for shard in lacking[:SHOWN]]
+    lines = [f"{len(lacking)} of {len(shards)} shards miss items that were not asked for:", table(header, rows)]
+    if len(lacking) > SHOWN:
+        lines.append(f"… and {len(lacking) - SHOWN} more, all of them with --json")
+    return "\n".join(lines)
 
 
 def _items(items: Sequence[ItemOutcome], settings: Settings, dataset: str, *, limit: int | None) -> str:

@@ -8,17 +8,19 @@ from flows.commands.outcome import Outcome, table
 from flows.settings import Settings
 
 
-def deploy(_: Settings, options: argparse.Namespace) -> Outcome:
+def deploy(settings: Settings, options: argparse.Namespace) -> Outcome:
     """Bring the server that ``PREFECT_API_URL`` names up to date with ``prefect.yaml``."""
     from flows import deploy as deployment
 
-    changes, cleared = deployment.run(dry_run=options.dry_run)
+    changes, cleared = deployment.run(dry_run=options.dry_run, settings=settings)
     payload = {"changes": [str(change) for change in changes], "cleared": cleared, "dry_run": options.dry_run}
-    if not changes and not cleared:
-        return Outcome(payload, "nothing to change: pool, deployments and schedules are as prefect.yaml says")
+    if not changes:
+        text = (
+            "nothing to change: pool, queues, limits, deployments, schedules and automations are as prefect.yaml says"
+        )
+        return Outcome(payload, text)
     verb = "would" if options.dry_run else "did"
-    lines = [f"{verb}: {change}" for change in changes] + [f"did: clear schedule {name}" for name in cleared]
-    return Outcome(payload, "\n".join(lines))
+    return Outcome(payload, "\n".join(f"{verb} {change}" for change in changes))
 
 
 def doctor(settings: Settings, _: argparse.Namespace) -> Outcome:

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from extractors import registry
 from extractors.resize import ResizeMode
 from feature_store import Gates
 from flows.config import merge, read_toml
 from flows.errors import CallError
+from flows.jobs.shards import SHARDS_PATTERN
+from flows.parameters import DAY_PATTERN
 from flows.settings import Settings
 from models.config import StrictModel, parse_strict, suggest
 
 #: Table of a feature's configuration that holds the limits of its figures.
 GATES = "gates"
+
+
+def _number_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _day(value: Any) -> Any:
+    """A day as the command line (a date) or a flow (its text) has it; no numbers, which would count as seconds."""
+    is_day = isinstance(value, date) and not isinstance(value, datetime)
+    if value is None or is_day or (isinstance(value, str) and re.match(DAY_PATTERN, value)):
+        return value
+    raise ValueError("expected a day such as 2026-11-01")
 
 
 class ExtractConfig(StrictModel):
@@ -28,7 +45,14 @@ class ExtractConfig(StrictModel):
         deadline_seconds: Longest time for one file; a file that takes longer goes to quarantine.
         memory_limit_mb: How much a decoding process may grow for one file.
         text: Item columns that make up an item's text; None for title, brand and category where there are any.
-        task_size: Items in one task of a flow.
+        task_size: Items in one shard, which is what one task of a flow encodes.
+        task_timeout_seconds: Longest time for one shard in a flow; what it has written by then is kept, and a retry
+            goes on from there.
+        device_lock: Whether to lock the device, so that no two extractions encode on it at once; None for a GPU only.
+        lock_folder: Where the machine's locks lie; None for its folder of temporary files.
+        only: ``failed`` retries what is in quarantine and does nothing else.
+        shards: Numbers of the shards to do, such as ``3``, ``3..7`` or ``3,5..9``; None for all.
+        since: Only items whose file was modified on that day (UTC) or later.
         keep_frames: Geometries (``centre_crop``, ``squash``) in which the sampled frames are kept, in the store
             ``frames224``. What is in that store is not decoded again, whether this is set or not.
     """
@@ -38,7 +62,13 @@ class ExtractConfig(StrictModel):
     deadline_seconds: float = 60.0
     memory_limit_mb: int = 2048
     text: tuple[str, ...] | None = None
-    task_size: int = 1024
+    task_size: int = Field(default=1024, ge=1)
+    task_timeout_seconds: float = Field(default=3600.0, gt=0)
+    device_lock: bool | None = None
+    lock_folder: Path | None = None
+    only: Literal["failed"] | None = None
+    shards: Annotated[str | None, BeforeValidator(_number_as_text), Field(pattern=SHARDS_PATTERN)] = None
+    since: Annotated[date | None, BeforeValidator(_day)] = None
     keep_frames: tuple[ResizeMode, ...] = ()
 
 
@@ -50,6 +80,17 @@ class AuditConfig(StrictModel):
     """
 
     verify: float = Field(default=0.0, ge=0.0, le=1.0)
+
+
+def split_audit(overrides: Mapping[str, Any]) -> tuple[AuditConfig, dict[str, Any]]:
+    """Settings of the audit, and all the others.
+
+    Raises:
+        ConfigError: For an impossible value.
+    """
+    asked = {key: value for key, value in overrides.items() if key in AuditConfig.model_fields}
+    rest = {key: value for key, value in overrides.items() if key not in asked}
+    return parse_strict(AuditConfig, asked, where="extract"), rest
 
 
 def feature_config(settings: Settings, name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:

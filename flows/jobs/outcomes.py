@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from feature_store import FeatureStore, NoSnapshotError
 from flows.errors import WorkError
+
+_UNSELECTED = "still to do, and not part of what this run was asked for"
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class ItemOutcome:
         feature: Encoder.
         item_id: The item.
         file: Name of its file; empty for texts.
-        outcome: ``row`` or ``quarantined``.
+        outcome: ``row``, ``quarantined``, or ``missing`` for what was not asked for.
         n_distinct: How many of the sampled frames differ; None but for rows of video features.
         reason: Why there is no row; empty for a row.
         detail: One sentence about it.
@@ -27,7 +29,7 @@ class ItemOutcome:
     feature: str
     item_id: str
     file: str
-    outcome: Literal["row", "quarantined"]
+    outcome: Literal["row", "quarantined", "missing"]
     n_distinct: int | None = None
     reason: str = ""
     detail: str = ""
@@ -50,13 +52,25 @@ def quarantined(feature: str, store: FeatureStore, files: Mapping[str, str]) -> 
     ]
 
 
-def of_all(feature: str, store: FeatureStore, files: Mapping[str, str]) -> list[ItemOutcome]:
-    """The outcome of every item, in order; arguments as for :func:`quarantined`.
+def of_all(
+    feature: str, store: FeatureStore, files: Mapping[str, str], *, unselected: Collection[str] = ()
+) -> list[ItemOutcome]:
+    """The outcome of every item, in order.
+
+    Args:
+        feature: Encoder.
+        store: Its store.
+        files: Item id and name of the file.
+        unselected: Items that are still to do and were not asked for.
 
     Raises:
         WorkError: When an item is neither a row nor in quarantine.
     """
     bad = {outcome.item_id: outcome for outcome in quarantined(feature, store, files)}
+    for item_id in unselected:
+        bad.setdefault(
+            item_id, ItemOutcome(feature, item_id, files[item_id], "missing", None, "not_selected", _UNSELECTED)
+        )
     distinct = distinct_frames(store, [item_id for item_id in files if item_id not in bad])
     return [
         bad.get(item_id) or ItemOutcome(feature, item_id, file, "row", distinct[item_id])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,8 @@ ProgressCallback = Callable[[str, int, int | None], None]
 
 RANKS_FILE = "ranks.parquet"
 CONFIG_FILE = "config.toml"
+RECORD_FILE = "record.json"
+LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True)
@@ -70,15 +74,6 @@ class TrainOutcome:
         return f"HR@10 {figures.unmasked['hr@10']:.4f}, NDCG@10 {figures.unmasked['ndcg@10']:.4f}"
 
 
-@dataclass(frozen=True)
-class Outdated:
-    """An experiment whose inputs moved on since its last run."""
-
-    name: str
-    model: str
-    reason: str
-
-
 def find_experiment(settings: Settings, experiment: str, overrides: Mapping[str, Any]) -> ExperimentConfig:
     """Load an experiment by path, or by its name in ``configs/experiments``.
 
@@ -99,7 +94,8 @@ def run_experiment(
     """Train, select on validation, rank the test split once, and write ``runs/<run id>/``.
 
     A finished run with the same configuration, dataset version and store versions is returned as it is; an unfinished
-    one goes on from its last checkpoint.
+    one goes on from its last checkpoint. Of several calls at once for the same run one trains; the others wait for it
+    and return what it made.
 
     Raises:
         CallError: When a store or a dataset is missing, with the command that makes it.
@@ -108,9 +104,21 @@ def run_experiment(
     prepared = open_prepared(settings, config.dataset)
     pinned, snapshots = pin(settings, config, prepared)
     run_dir = settings.runs / pinned.run_id
-    if (run_dir / "record.json").is_file():
+    if (run_dir / RECORD_FILE).is_file():
         return TrainOutcome(RunRecord.read(run_dir), fresh=False)
-    return TrainOutcome(_train(pinned, prepared, snapshots, run_dir, progress=progress), fresh=True)
+    with _alone(run_dir):
+        if (run_dir / RECORD_FILE).is_file():
+            return TrainOutcome(RunRecord.read(run_dir), fresh=False)
+        return TrainOutcome(_train(pinned, prepared, snapshots, run_dir, progress=progress), fresh=True)
+
+
+@contextmanager
+def _alone(run_dir: Path) -> Generator[None]:
+    """Hold the run's folder; the kernel lets go of it when the process ends, however that happens."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / LOCK_FILE).open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def pin(settings: Settings, config: ExperimentConfig, prepared: PreparedDataset) -> tuple[Pinned, dict[str, Snapshot]]:
@@ -121,9 +129,7 @@ def pin(settings: Settings, config: ExperimentConfig, prepared: PreparedDataset)
     """
     from feature_store import FeatureStore
 
-    module = registry.load(config.model)
-    parameters = registry.parse_config(config.model, config.parameters)
-    features = sorted({table.split(".")[0] for table in module.required_features(parameters)})
+    features = stores_read(config)
     unread = sorted(set(config.stores) - set(features))
     if unread:
         raise CallError(f"stores: {config.model} reads {', '.join(features) or 'no features'}, not {', '.join(unread)}")
@@ -136,6 +142,26 @@ def pin(settings: Settings, config: ExperimentConfig, prepared: PreparedDataset)
         for feature, snapshot in snapshots.items()
     )
     return Pinned(config, prepared.version, versions), snapshots
+
+
+def stores_read(config: ExperimentConfig) -> list[str]:
+    """Features whose stores an experiment reads."""
+    module = registry.load(config.model)
+    parameters = registry.parse_config(config.model, config.parameters)
+    return sorted({table.split(".")[0] for table in module.required_features(parameters)})
+
+
+def missing_stores(settings: Settings, config: ExperimentConfig) -> list[str]:
+    """``<dataset>/<feature>`` of each store that an experiment reads and in which nothing was committed yet."""
+    from feature_store import FeatureStore, NoSnapshotError, StoreNotFoundError
+
+    missing: list[str] = []
+    for feature in stores_read(config):
+        try:
+            FeatureStore.open(settings.store(config.dataset, feature)).latest()
+        except (NoSnapshotError, StoreNotFoundError):
+            missing.append(f"{config.dataset}/{feature}")
+    return missing
 
 
 def feature_tables(
@@ -191,27 +217,6 @@ def load_run(settings: Settings, run_id: str) -> tuple[RunRecord, PreparedDatase
     return record, prepared, model, SequenceData.from_prepared(prepared)
 
 
-def outdated_experiments(settings: Settings) -> list[Outdated]:
-    """Experiments of ``configs/experiments`` that have a run, but none on the present data and stores."""
-    found: list[Outdated] = []
-    records = [RunRecord.read(path.parent) for path in sorted(settings.runs.glob("*/record.json"))]
-    for path in sorted((settings.configs / "experiments").glob("*.toml")):
-        config = load_experiment(path, {})
-        earlier = [record for record in records if _same_experiment(record, config)]
-        if not earlier:
-            continue
-        pinned, _ = pin(settings, config, open_prepared(settings, config.dataset))
-        if not (settings.runs / pinned.run_id / "record.json").is_file():
-            last = max(earlier, key=lambda record: record.created_at)
-            found.append(Outdated(path.stem, config.model, f"last run {last.run_id} read older inputs"))
-    return found
-
-
-def _same_experiment(record: RunRecord, config: ExperimentConfig) -> bool:
-    ours = config.model_dump(mode="json", exclude={"stores"})
-    return {key: record.config.get(key) for key in ours} == ours
-
-
 def _train(
     pinned: Pinned,
     prepared: PreparedDataset,
@@ -229,7 +234,6 @@ def _train(
     seed = pinned.config.seed
     data = SequenceData.from_prepared(prepared)
     model = build_model(pinned, prepared, snapshots)
-    run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / CONFIG_FILE).write_text(dump_toml(_resolved(pinned)), encoding="utf-8")
     result = fit(model, data, training, seed=seed, run_dir=run_dir, progress=progress)
     started = time.perf_counter()

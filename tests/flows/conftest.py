@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, temporary_settings
 
 from datasets_spec.synthetic.serve import serve
 from datasets_spec.synthetic.site import write_site
+from flows import deploy
 from flows.local_server import environment, prefect, running_server, running_worker
 from flows.settings import REPOSITORY, Settings
 
@@ -73,3 +75,28 @@ def service(tmp_path_factory, site, configs):
         installation.prefect("work-pool", "create", "reelstore", "--type", "process")
         with running_worker(base / "prefect", url, extra=installation.variables, log=base / "worker.log"):
             yield installation
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A server on which everything is deployed and events start runs, without a worker; ``first`` is what was made."""
+
+    url: str
+    settings: Settings
+    first: list[str]
+
+
+@pytest.fixture(scope="session")
+def automatic_server(tmp_path_factory):
+    """A server with automations."""
+    with running_server(tmp_path_factory.mktemp("automatic") / "prefect", automations=True) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def registered(automatic_server, configs, tmp_path_factory):
+    """Everything deployed, and this process a client of the server for as long as the module runs."""
+    settings = Settings(root=tmp_path_factory.mktemp("registered"), configs=configs, workers=1)
+    with temporary_settings({PREFECT_API_URL: automatic_server, PREFECT_SERVER_EPHEMERAL_ENABLED: False}):
+        changes, _ = deploy.run(dry_run=False, settings=settings)
+        yield Registered(url=automatic_server, settings=settings, first=[str(change) for change in changes])

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from feature_store import FeatureStore
-from flows.deploy import read_deployments
+from flows.deployfile import read_file
 from flows.names import DEPLOYMENTS
 from flows.settings import REPOSITORY
 
@@ -48,7 +48,7 @@ def reelstore(service, *words):
 
 
 def test_the_file_and_the_contract_name_the_same_deployments():
-    assert set(read_deployments()) == set(DEPLOYMENTS)
+    assert set(read_file().deployments) == set(DEPLOYMENTS)
 
 
 def test_deploy_registers_everything_and_is_idempotent(service):
@@ -81,7 +81,7 @@ def test_extract_microlens_fills_the_stores_from_a_site(service):
 def test_the_short_name_works_from_the_repository_root_and_changes_nothing(service):
     output = run(
         service,
-        "extract-microlens",
+        "extract-microlens",  # after the option --watch or before it, see test_prefect_plugin
         "variant=50k",
         f"source={service.site}",
         "checkpoint=tiny",
@@ -142,6 +142,13 @@ def test_a_training_flow_refuses_an_experiment_of_another_model(service):
     run(service, "train-imecd/train-imecd", "experiment=mealrec-microlens-50k", expect="Failed")
 
 
+def test_a_crash_that_is_none_starts_nothing_again(service):
+    answer = httpx.post(f"{service.url}/flow_runs/filter", json={"flows": {"name": {"any_": ["train-dimerec"]}}})
+    (trained,) = answer.raise_for_status().json()
+    run(service, "rerun-crashed/rerun-crashed", f"flow_run_id={trained['id']}")
+    assert flow_run_states(service, "train-dimerec") == ["COMPLETED"]
+
+
 def test_pipeline(service):
     run(
         service,
@@ -160,7 +167,7 @@ def test_pipeline(service):
 
 def test_freshness_and_garbage_collection(service):
     run(service, "check-freshness/check-freshness", "max_age_days=1")
-    run(service, "gc-stores/gc-stores", "keep=1", "grace_days=0", "apply=true")
+    run(service, "gc-stores/gc-stores", "keep=1", "grace=0s", "apply=true")
     for feature in ("videomae", "bert"):
         store = FeatureStore.open(service.settings.stores / "microlens-50k" / feature)
         assert store.verify() == []
