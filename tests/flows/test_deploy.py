@@ -52,7 +52,10 @@ def test_deployments_are_on_the_server_as_the_file_says(registered, api):
     assert microlens["work_queue_name"] == "gpu"
     assert microlens["global_concurrency_limit"]["limit"] == 1
     assert microlens["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
-    assert microlens["job_variables"]["env"] == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS)}
+    assert microlens["job_variables"]["env"] == {
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_CLASS": "flows.console.ConsoleHandler",
+    }
     (nightly,) = microlens["schedules"]
     assert (nightly["slug"], nightly["schedule"]["cron"], nightly["schedule"]["timezone"], nightly["active"]) == (
         "nightly", "0 3 * * *", "UTC", False,

@@ -1,0 +1,196 @@
+"""What is left when the flow's process, the worker or both are killed, or the run is cancelled, amid an extraction.
+
+A real server with its automations, real process workers. The videos are encoded two at a time, so that there are many
+shards to be killed between; a dead run is noticed after 35 s here, of heartbeats every 30 s.
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import polars as pl
+import psutil
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, temporary_settings
+
+from feature_store import FeatureStore
+from flows import deploy
+from flows.jobs.file_lock import FileLock
+from flows.local_server import environment, running_server, stop
+from flows.settings import REPOSITORY, Settings
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
+
+NAME = "extract-microlens"
+
+
+@dataclass
+class Installation:
+    """A server on which everything is deployed; workers are started by the tests."""
+
+    url: str
+    home: Path
+    settings: Settings
+    site: str
+    api: httpx.Client
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def store(self) -> Path:
+        return self.settings.stores / "microlens-50k" / "videomae"
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        """A worker as an installation has it, with a shorter poll."""
+        variables = {
+            "REELSTORE_ROOT": str(self.settings.root),
+            "REELSTORE_WORKERS": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+        }
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "reelstore", "--type", "process",
+                   "--limit", "1", "--install-policy", "never"]  # fmt: skip
+        with (self.home / "workers.log").open("ab") as log:
+            values = environment(self.home, self.url, variables)
+            worker = subprocess.Popen(command, cwd=REPOSITORY, env=values, stdout=log, stderr=log)
+        self.workers.append(worker)
+        return worker
+
+    def start(self, **options) -> str:
+        """Ask for an extraction; returns the id of the run."""
+        parameters = {
+            "source": self.site, "checkpoint": "tiny", "features": ["videomae"], "prepare": {"k_user": 1, "k_item": 1},
+            "options": {"task_size": 2, **options},
+        }  # fmt: skip
+        deployment = self.api.get(f"/deployments/name/{NAME}/{NAME}").raise_for_status().json()["id"]
+        answer = self.api.post(f"/deployments/{deployment}/create_flow_run", json={"parameters": parameters})
+        return answer.raise_for_status().json()["id"]
+
+    def state(self, run: str) -> str:
+        return self.api.get(f"/flow_runs/{run}").raise_for_status().json()["state_name"]
+
+    def runs(self) -> dict[str, str]:
+        """Name of the state by id, of all extractions."""
+        answer = self.api.post("/flow_runs/filter", json={"flows": {"name": {"any_": [NAME]}}})
+        return {run["id"]: run["state_name"] for run in answer.raise_for_status().json()}
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory, site):
+    base = tmp_path_factory.mktemp("killed")
+    settings = Settings(root=base / "data", workers=1)
+    with (
+        running_server(base / "prefect", automations=True) as url,
+        temporary_settings({PREFECT_API_URL: url, PREFECT_SERVER_EPHEMERAL_ENABLED: False}),
+        httpx.Client(base_url=url, timeout=60, transport=httpx.HTTPTransport(retries=3)) as api,
+    ):
+        deploy.run(dry_run=False, settings=settings)
+        notice_dead_runs(api, after_seconds=35)
+        yield Installation(url, base / "prefect", settings, site, api)
+
+
+@pytest.fixture
+def place(installation):
+    """No stores yet, and no worker left behind."""
+    shutil.rmtree(installation.settings.stores, ignore_errors=True)
+    yield installation
+    while installation.workers:
+        stop(installation.workers.pop())
+
+
+def notice_dead_runs(api, *, after_seconds):
+    found = api.post("/automations/filter", json={"limit": 200}).raise_for_status().json()
+    ours = next(item for item in found if item["name"] == "reelstore: mark dead runs as crashed")
+    core = {key: ours[key] for key in ("name", "description", "enabled", "trigger", "actions", "tags")}
+    core["trigger"]["within"] = after_seconds
+    api.put(f"/automations/{ours['id']}", json=core).raise_for_status()
+
+
+def wait_until(done, what, seconds=180.0):
+    end = time.monotonic() + seconds
+    while not (value := done()):
+        assert time.monotonic() < end, f"no {what} after {seconds} s"
+        time.sleep(0.05)
+    return value
+
+
+def shards(place):
+    return list((place.store / "shards").glob("*.parquet"))
+
+
+def flow_process(worker):
+    """The process of the run that the worker has under way."""
+    (found,) = (child for child in psutil.Process(worker.pid).children() if "prefect.engine" in child.cmdline())
+    return found
+
+
+def amid_the_extraction(place, worker):
+    """Wait for the first shards; returns the flow's process."""
+    wait_until(lambda: len(shards(place)) >= 2, "shard")
+    return flow_process(worker)
+
+
+def everything_is_there_once(place):
+    store = FeatureStore.open(place.store)
+    assert store.verify() == []
+    encoded = Counter(pl.concat(pl.read_parquet(path, columns=["item_id"]) for path in shards(place))["item_id"])
+    assert set(encoded.values()) == {1}  # nothing was encoded twice
+    assert store.latest().rows == len(encoded)
+    items = pl.read_parquet(place.settings.prepared("microlens-50k") / "items.parquet")
+    assert len(encoded) + store.quarantined().height == items["video"].count() > 30
+    return len(encoded)
+
+
+def test_a_killed_flow_is_run_again_and_encodes_the_rest(place):
+    worker = place.worker()
+    run = place.start()
+    amid_the_extraction(place, worker).kill()
+    before = len(shards(place))
+    wait_until(lambda: place.state(run) == "Crashed", "sign that the run is dead", 60)
+    wait_until(lambda: "Completed" in place.runs().values(), "second attempt")
+    assert everything_is_there_once(place) > 2 * before
+
+
+def test_a_killed_worker_takes_nothing_with_it(place):
+    worker = place.worker()
+    run = place.start()
+    flow = amid_the_extraction(place, worker)
+    worker.kill()
+    wait_until(lambda: place.state(run) == "Completed", "end of the run")
+    flow.wait(30)
+    everything_is_there_once(place)
+
+
+def test_a_lost_machine_is_noticed_and_another_worker_goes_on(place):
+    known = place.runs()
+    worker = place.worker()
+    run = place.start()
+    flow = amid_the_extraction(place, worker)
+    for process in (worker, flow, *flow.children(recursive=True)):
+        process.kill()
+    worker.wait()
+    place.worker()
+    wait_until(lambda: place.state(run) == "Crashed", "sign that the run is dead", 120)
+    wait_until(lambda: "Completed" in {key: name for key, name in place.runs().items() if key not in known}.values(),
+               "second attempt", 240)  # fmt: skip
+    everything_is_there_once(place)
+
+
+def test_a_cancelled_run_ends_its_decoders_and_frees_the_device(place, tmp_path):
+    worker = place.worker()
+    run = place.start(device_lock=True, lock_folder=str(tmp_path))
+    flow = amid_the_extraction(place, worker)
+    decoders = flow.children(recursive=True)
+    assert decoders
+    (lock,) = tmp_path.glob("*.lock")
+    assert not FileLock(lock).acquire()
+    body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
+    place.api.post(f"/flow_runs/{run}/set_state", json=body).raise_for_status()
+    wait_until(lambda: place.state(run) == "Cancelled", "end of the run", 60)
+    assert psutil.wait_procs([flow, *decoders], timeout=30)[1] == []
+    assert FileLock(lock).acquire()
+    committed = (place.store / "manifests").glob("*.json")
+    assert list(committed) == []  # nothing half-done is visible
