@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_store(store: argparse.ArgumentParser) -> None:
     actions = ("show", "verify", "diff", "quarantine", "retry", "compact", "tag", "export", "gc")
     store.add_argument("action", choices=actions)
-    store.add_argument("name", help="<dataset>/<feature>")
+    store.add_argument("name", help="<dataset>/<feature>, or an address such as s3://bucket/stores/microlens-50k/vit")
     store.add_argument(
         "words", nargs="*", metavar="…",
         help="for diff: the two versions; for tag: TAG [VERSION], without them the tags are listed; for export: "
