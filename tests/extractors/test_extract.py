@@ -357,8 +357,9 @@ def test_words_without_vectors_go_to_quarantine_and_are_counted(stores, toy_root
     assert reasons(stores("glove")) == {"a": "all_oov"}
 
 
-def test_announced_texts_are_looked_up_in_one_pass(stores, toy_root, monkeypatch):
+def test_announced_texts_are_looked_up_in_one_pass(stores, tmp_path, monkeypatch):
     texts = {"a": "the cat", "b": "spicy noodles", "c": "guitar"}
+    toy_root = tmp_path / "checkpoints"  # of its own: words that another test looked up are kept there
 
     def opened():
         contents, store = hash_texts(texts), stores("glove")

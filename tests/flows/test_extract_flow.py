@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import time
 
 import httpx
@@ -75,7 +76,8 @@ def test_a_gate_of_one_feature_stops_no_other(ask):
         since = {"occurred": {"since": "2020-01-01T00:00:00Z"}}
         names = {"name": ["featurestore.materialized", "prefect.asset.materialization.succeeded"]}
         found = ask("events", filter={"event": names, **since})["events"]
-        return {event["event"]: event for event in found if event["resource"]["prefect.resource.id"].endswith("bert")}
+        ours = [event for event in found if re.search(f"{DATASET}.bert$", event["resource"]["prefect.resource.id"])]
+        return {event["event"]: event for event in ours}
 
     end = time.monotonic() + 60  # events reach the server a little later
     while len(events()) < 2 and time.monotonic() < end:
