@@ -1,4 +1,4 @@
-"""What Prefect costs: an extraction as a flow run against the same work without it, and how soon things start.
+"""What Prefect costs: an extraction as a flow run against the same work without it, and a run with nothing to do.
 
 A server and a worker of our own are started, and everything goes through them as in an installation.
 
@@ -6,7 +6,6 @@ A server and a worker of our own are started, and everything goes through them a
   plain process, in turn, each into an empty root. A flow run's time is that from Running to Completed; the plain
   process's is taken from before its imports to its end.
 * ``unchanged``: 20,000 titles are extracted once; then the deployment runs again and finds nothing to do.
-* ``latency``: from the commit of a store to the start of the training flow that its event triggers.
 """
 
 from __future__ import annotations
