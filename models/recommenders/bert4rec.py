@@ -35,41 +35,25 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.config import StrictModel
 from models.interface import FeatureTables, LossTerms, TopK
 from models.modules.augmentation import random_positions
-from models.modules.item_embedding import ItemEmbedding
 from models.modules.length import check_length
 from models.modules.losses import full_softmax_loss
 from models.modules.retrieval import score_all, top_k
-from models.modules.sequence_encoder import SequenceEncoder, last_state
-from models.modules.transformer import NORM_EPS, Activation, init_linear
+from models.modules.sequence_encoder import EncoderConfig, SequenceEncoder, build_encoder, last_state
+from models.modules.transformer import NORM_EPS, init_linear
 from models.sequences.batch import SequenceBatch
 
 
-class Config(StrictModel):
+class Config(EncoderConfig):
     """Size of the network, and the cloze.
 
     Attributes:
-        d: Width of item vectors and states.
-        layers: Transformer blocks.
-        heads: Attention heads; must divide ``d``.
-        inner: Width of the feed-forward layers.
-        dropout: On the input, on attention weights and after each sublayer.
-        activation: Of the feed-forward layers.
-        max_length: Longest history that the model can read; the token comes on top.
         mask_ratio: rho, share of the items that are hidden: 0.6 on Beauty, 0.4 on Steam, 0.2 on MovieLens in the paper.
         last_only: Probability that the last item alone is hidden.
         output_bias: b_O of eq. 7.
     """
 
-    d: int = Field(default=64, ge=1)
-    layers: int = Field(default=2, ge=1)
-    heads: int = Field(default=2, ge=1)
-    inner: int = Field(default=256, ge=1)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
-    activation: Activation = "gelu"
-    max_length: int = Field(default=50, ge=1)
     mask_ratio: float = Field(default=0.6, gt=0, le=1)
     last_only: float = Field(default=1 / 11, ge=0, le=1)
     output_bias: bool = True
@@ -152,14 +136,5 @@ def required_features(config: Config) -> tuple[str, ...]:
 def build(config: Config, *, n_items: int, features: FeatureTables) -> BERT4Rec:
     """A freshly initialised BERT4Rec."""
     del features
-    encoder = SequenceEncoder(
-        ItemEmbedding(n_items, config.d),
-        config.max_length + 1,
-        layers=config.layers,
-        heads=config.heads,
-        inner=config.inner,
-        dropout=config.dropout,
-        activation=config.activation,
-        causal=False,
-    )
+    encoder = build_encoder(config, n_items, causal=False, extra=1)  # of the token
     return BERT4Rec(config, encoder=encoder)

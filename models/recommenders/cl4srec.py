@@ -27,32 +27,22 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.config import StrictModel
 from models.interface import FeatureTables, LossTerms, TopK
 from models.modules.augmentation import crop, random_positions, reorder, share_of
 from models.modules.contrastive import nt_xent_loss
-from models.modules.item_embedding import ItemEmbedding
 from models.modules.losses import full_softmax_loss
 from models.modules.retrieval import score_all, top_k
-from models.modules.sequence_encoder import SequenceEncoder, last_state
-from models.modules.transformer import Activation
+from models.modules.sequence_encoder import EncoderConfig, SequenceEncoder, build_encoder, last_state, predictions
 from models.sequences.batch import SequenceBatch
 
 #: Operators in the order of their numbers.
 CROP, MASK, REORDER = range(3)
 
 
-class Config(StrictModel):
+class Config(EncoderConfig):
     """Size of the network, and the views.
 
     Attributes:
-        d: Width of item vectors and states.
-        layers: Transformer blocks.
-        heads: Attention heads; must divide ``d``.
-        inner: Width of the feed-forward layers.
-        dropout: On the input, on attention weights and after each sublayer.
-        activation: Of the feed-forward layers.
-        max_length: Longest history that the model can read.
         crop: eta, share of a history that cropping keeps.
         mask: gamma, share of the items that masking hides.
         reorder: beta, share of a history that is shuffled.
@@ -61,13 +51,6 @@ class Config(StrictModel):
         similarity: ``dot`` (the paper) or ``cosine``.
     """
 
-    d: int = Field(default=64, ge=1)
-    layers: int = Field(default=2, ge=1)
-    heads: int = Field(default=2, ge=1)
-    inner: int = Field(default=256, ge=1)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
-    activation: Activation = "gelu"
-    max_length: int = Field(default=50, ge=1)
     crop: float = Field(default=0.6, ge=0, le=1)
     mask: float = Field(default=0.3, ge=0, le=1)
     reorder: float = Field(default=0.6, ge=0, le=1)
@@ -92,10 +75,7 @@ class CL4SRec(nn.Module):
     def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
         """Both losses; the next item at every position when the batch has ``targets``, else at the last one."""
         hidden = self.encoder(batch.item_ids, batch.mask)  # [b, l, d]
-        if batch.targets is None:
-            states, target = last_state(hidden, batch.last_position), batch.target  # [b, d], [b]
-        else:
-            states, target = hidden[batch.mask], batch.targets[batch.mask]  # [m, d], [m]
+        states, target = predictions(hidden, batch)  # [m, d], [m]
         next_item = full_softmax_loss(states, self.encoder.items.table, target)
         if self.config.weight == 0:
             return LossTerms(next_item)
@@ -158,13 +138,5 @@ def required_features(config: Config) -> tuple[str, ...]:
 def build(config: Config, *, n_items: int, features: FeatureTables) -> CL4SRec:
     """A freshly initialised CL4SRec."""
     del features
-    encoder = SequenceEncoder(
-        ItemEmbedding(n_items, config.d),
-        config.max_length,
-        layers=config.layers,
-        heads=config.heads,
-        inner=config.inner,
-        dropout=config.dropout,
-        activation=config.activation,
-    )
+    encoder = build_encoder(config, n_items)
     return CL4SRec(config, encoder=encoder)

@@ -29,7 +29,7 @@ from models.interface import FeatureTables, LossTerms, TopK
 from models.modules.item_embedding import ItemEmbedding
 from models.modules.losses import full_softmax_loss
 from models.modules.retrieval import score_all, top_k
-from models.modules.sequence_encoder import last_state
+from models.modules.sequence_encoder import last_state, predictions
 from models.sequences.batch import SequenceBatch
 
 
@@ -73,11 +73,7 @@ class GRU4Rec(nn.Module):
     def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
         """Cross-entropy of the next item, at every position when the batch has ``targets``, else at the last one."""
         del generator  # nothing is drawn but dropout
-        states = self.states(batch)
-        if batch.targets is None:
-            states, target = last_state(states, batch.last_position), batch.target  # [b, d], [b]
-        else:
-            states, target = states[batch.mask], batch.targets[batch.mask]  # [m, d], [m]
+        states, target = predictions(self.states(batch), batch)  # [m, d], [m]
         return LossTerms(full_softmax_loss(states, self.items.table, target))
 
     def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:

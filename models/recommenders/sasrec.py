@@ -18,38 +18,17 @@ Shape legend: b batch, l sequence length, m predictions, n items, d width.
 from __future__ import annotations
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from models.interface import FeatureTables, LossTerms, TopK
-from models.modules.item_embedding import ItemEmbedding
 from models.modules.retrieval import score_all, top_k
-from models.modules.sequence_encoder import SequenceEncoder, last_state
+from models.modules.sequence_encoder import EncoderConfig, SequenceEncoder, build_encoder, last_state, predictions
 from models.modules.softmax_head import SoftmaxHead, SoftmaxHeadConfig
-from models.modules.transformer import Activation
 from models.sequences.batch import SequenceBatch
 
 
-class Config(SoftmaxHeadConfig):
-    """Size of the network, and its loss.
-
-    Attributes:
-        d: Width of item vectors and states.
-        layers: Transformer blocks.
-        heads: Attention heads; must divide ``d``.
-        inner: Width of the feed-forward layers.
-        dropout: On the input, on attention weights and after each sublayer.
-        activation: Of the feed-forward layers.
-        max_length: Longest history that the model can read.
-    """
-
-    d: int = Field(default=64, ge=1)
-    layers: int = Field(default=2, ge=1)
-    heads: int = Field(default=2, ge=1)
-    inner: int = Field(default=256, ge=1)
-    dropout: float = Field(default=0.5, ge=0, lt=1)
-    activation: Activation = "gelu"
-    max_length: int = Field(default=50, ge=1)
+class Config(SoftmaxHeadConfig, EncoderConfig):
+    """Size of the network, and its loss."""
 
 
 class SASRec(nn.Module):
@@ -66,10 +45,7 @@ class SASRec(nn.Module):
     def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
         """Loss of the next item, at every position when the batch has ``targets``, else at the last one."""
         hidden = self.encoder(batch.item_ids, batch.mask)  # [b, l, d]
-        if batch.targets is None:
-            states, target = last_state(hidden, batch.last_position), batch.target  # [b, d], [b]
-        else:
-            states, target = hidden[batch.mask], batch.targets[batch.mask]  # [m, d], [m]
+        states, target = predictions(hidden, batch)  # [m, d], [m]
         return LossTerms(self.head(states, self.encoder.items.table, target, generator=generator))
 
     def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
@@ -107,15 +83,6 @@ def required_features(config: Config) -> tuple[str, ...]:
 def build(config: Config, *, n_items: int, features: FeatureTables) -> SASRec:
     """A freshly initialised SASRec."""
     del features
-    items = ItemEmbedding(n_items, config.d)
-    encoder = SequenceEncoder(
-        items,
-        config.max_length,
-        layers=config.layers,
-        heads=config.heads,
-        inner=config.inner,
-        dropout=config.dropout,
-        activation=config.activation,
-    )
+    encoder = build_encoder(config, n_items)
     head = SoftmaxHead(config, n_items)
     return SASRec(encoder, head) if head.log_q is None else CountedSASRec(encoder, head)
