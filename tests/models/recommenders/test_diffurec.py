@@ -2,32 +2,20 @@
 
 import pytest
 import torch
+from histories import batch, seeded
 from torch import nn
 
 from models.evaluation.mode import eval_mode
 from models.registry import build
-from models.sequences.batch import SequenceBatch
 
 N_ITEMS, D = 12, 8
 SMALL = {"d": D, "layers": 2, "heads": 2, "dropout": 0.0, "embedding_dropout": 0.0, "max_length": 6}
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def model(**changes):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return build("diffurec", SMALL | changes, n_items=N_ITEMS)
-
-
-def batch(*histories, target=None):
-    histories = histories or ([3, 1, 4], [5, 9], [2], [6, 5, 3, 5], [8, 11, 10])
-    length = max(len(history) for history in histories)
-    item_ids = torch.tensor([[*history, *[0] * (length - len(history))] for history in histories])
-    target = target or [7, 2, 7, 12, 1][: len(histories)]
-    return SequenceBatch(item_ids, item_ids > 0, torch.tensor(target), torch.arange(len(histories)))
 
 
 def score(diffurec, one=None, seed=0):

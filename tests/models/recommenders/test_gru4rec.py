@@ -1,8 +1,8 @@
 import pytest
 import torch
+from histories import loss_of, with_targets
 
 from models.registry import build
-from models.sequences.batch import SequenceBatch
 
 SMALL = {"d": 6, "hidden": 5, "dropout": 0.0}
 
@@ -11,20 +11,6 @@ def model(seed=0, **config):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build("gru4rec", SMALL | config, n_items=12)
-
-
-def batch(ids, targets):
-    item_ids, targets = torch.tensor(ids), torch.tensor(targets)
-    mask = item_ids > 0
-    last = targets.gather(1, (mask.sum(dim=1, keepdim=True) - 1)).squeeze(1)
-    return SequenceBatch(item_ids, mask, last, torch.arange(len(item_ids)), targets)
-
-
-def loss(gru, ids, targets, *, last_only=False):
-    whole = batch(ids, targets)
-    if last_only:
-        whole = SequenceBatch(whole.item_ids, whole.mask, whole.target, whole.user)
-    return gru.training_loss(whole, generator=torch.Generator()).total.item()
 
 
 def test_the_state_follows_the_equations_of_the_unit():
@@ -40,29 +26,29 @@ def test_the_state_follows_the_equations_of_the_unit():
         new = torch.tanh(new_x @ x + reset * (new_h @ state))
         state = (1 - update) * new + update * state
     expected = gru.items.table.detach() @ (gru.out.weight.detach() @ state + gru.out.bias.detach())
-    found = gru.score(batch([[3, 1, 4, 0]], [[1, 4, 2, 0]]), generator=torch.Generator()).detach()[0]
+    found = gru.score(with_targets([[3, 1, 4, 0]], [[1, 4, 2, 0]]), generator=torch.Generator()).detach()[0]
     torch.testing.assert_close(found[1:], expected[1:])
 
 
 def test_all_positions_are_the_mean_over_all_prefixes():
     gru = model()
-    whole = loss(gru, [[3, 1, 4, 0], [5, 9, 0, 0]], [[1, 4, 2, 0], [9, 6, 0, 0]])
+    whole = loss_of(gru, [[3, 1, 4, 0], [5, 9, 0, 0]], [[1, 4, 2, 0], [9, 6, 0, 0]])
     prefixes = [([3], [1]), ([3, 1], [1, 4]), ([3, 1, 4], [1, 4, 2]), ([5], [9]), ([5, 9], [9, 6])]
-    single = [loss(gru, [ids], [targets], last_only=True) for ids, targets in prefixes]
+    single = [loss_of(gru, [ids], [targets], last_only=True) for ids, targets in prefixes]
     assert whole == pytest.approx(sum(single) / 5, rel=1e-5)
 
 
 def test_the_score_is_the_softmax_of_the_loss():
     gru = model().eval()
-    scores = gru.score(batch([[3, 1, 4]], [[1, 4, 2]]), generator=torch.Generator())
+    scores = gru.score(with_targets([[3, 1, 4]], [[1, 4, 2]]), generator=torch.Generator())
     expected = -torch.log_softmax(scores[0], dim=0)[2].item()
-    assert loss(gru, [[3, 1, 4]], [[1, 4, 2]], last_only=True) == pytest.approx(expected, rel=1e-5)
+    assert loss_of(gru, [[3, 1, 4]], [[1, 4, 2]], last_only=True) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_order_of_the_history_matters():
     gru = model().eval()
     first, second = (
-        gru.score(batch([ids], [[1, 1, 1]]), generator=torch.Generator()) for ids in ([3, 1, 4], [1, 3, 4])
+        gru.score(with_targets([ids], [[1, 1, 1]]), generator=torch.Generator()) for ids in ([3, 1, 4], [1, 3, 4])
     )
     assert (first - second)[:, 1:].abs().max() > 1e-4
 

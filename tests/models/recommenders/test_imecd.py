@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
+from histories import batch, seeded
 from torch import nn
 
 from models.errors import ConfigError, MissingFeatureError
 from models.evaluation.mode import eval_mode
 from models.recommenders.imecd import Config, required_features
 from models.registry import build, parse_config
-from models.sequences.batch import SequenceBatch
 
 N_ITEMS = 12
 SMALL = {
@@ -26,10 +26,6 @@ SMALL = {
 }
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def tables():
     roberta = torch.randn(N_ITEMS + 1, 5, generator=seeded(1))
     vit = torch.randn(N_ITEMS + 1, 7, generator=seeded(2))
@@ -41,14 +37,6 @@ def model(**changes):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return build("imecd", SMALL | changes, n_items=N_ITEMS, features=tables())
-
-
-def batch(*histories, target=None):
-    histories = histories or ([3, 1, 4], [5, 9], [2], [6, 5, 3, 5], [8, 11, 10])
-    length = max(len(history) for history in histories)
-    item_ids = torch.tensor([[*history, *[0] * (length - len(history))] for history in histories])
-    target = target or [7, 2, 7, 12, 1][: len(histories)]
-    return SequenceBatch(item_ids, item_ids > 0, torch.tensor(target), torch.arange(len(histories)))
 
 
 def score(imecd, one=None, seed=0):

@@ -1,9 +1,9 @@
 import pytest
 import torch
+from histories import loss_of, with_targets
 
 from models.interface import CountsFitted
 from models.registry import build
-from models.sequences.batch import SequenceBatch
 
 SMALL = {"d": 8, "layers": 2, "inner": 16, "dropout": 0.0, "max_length": 6}
 
@@ -14,35 +14,21 @@ def model(seed=0):
         return build("sasrec", SMALL, n_items=12)
 
 
-def batch(ids, targets):
-    item_ids, targets = torch.tensor(ids), torch.tensor(targets)
-    mask = item_ids > 0
-    last = targets.gather(1, (mask.sum(dim=1, keepdim=True) - 1)).squeeze(1)
-    return SequenceBatch(item_ids, mask, last, torch.arange(len(item_ids)), targets)
-
-
-def loss(sasrec, ids, targets, *, last_only=False):
-    whole = batch(ids, targets)
-    if last_only:
-        whole = SequenceBatch(whole.item_ids, whole.mask, whole.target, whole.user)
-    return sasrec.training_loss(whole, generator=torch.Generator()).total.item()
-
-
 def test_all_positions_are_the_mean_over_all_prefixes():
     """The reason why a causal model may train on whole sequences: each prefix gives the same loss by itself."""
     sasrec = model()
-    whole = loss(sasrec, [[3, 1, 4, 0], [5, 9, 0, 0]], [[1, 4, 2, 0], [9, 6, 0, 0]])
+    whole = loss_of(sasrec, [[3, 1, 4, 0], [5, 9, 0, 0]], [[1, 4, 2, 0], [9, 6, 0, 0]])
     prefixes = [([3], [1]), ([3, 1], [1, 4]), ([3, 1, 4], [1, 4, 2]), ([5], [9]), ([5, 9], [9, 6])]
-    single = [loss(sasrec, [ids], [targets], last_only=True) for ids, targets in prefixes]
+    single = [loss_of(sasrec, [ids], [targets], last_only=True) for ids, targets in prefixes]
     assert whole == pytest.approx(sum(single) / 5, rel=1e-5)
 
 
 def test_the_score_is_the_softmax_of_the_loss():
     sasrec = model().eval()
-    one = batch([[3, 1, 4]], [[1, 4, 2]])
+    one = with_targets([[3, 1, 4]], [[1, 4, 2]])
     scores = sasrec.score(one, generator=torch.Generator())
     expected = -torch.log_softmax(scores[0], dim=0)[2].item()
-    assert loss(sasrec, [[3, 1, 4]], [[1, 4, 2]], last_only=True) == pytest.approx(expected, rel=1e-5)
+    assert loss_of(sasrec, [[3, 1, 4]], [[1, 4, 2]], last_only=True) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_order_of_the_history_matters():
@@ -51,7 +37,7 @@ def test_the_order_of_the_history_matters():
         for parameter in sasrec.parameters():  # N(0, 0.02) before training: attention is next to uniform
             parameter.normal_(std=0.5, generator=torch.Generator().manual_seed(parameter.numel()))
     first, second = (
-        sasrec.score(batch([ids], [[1, 1, 1]]), generator=torch.Generator()) for ids in ([3, 1, 4], [1, 3, 4])
+        sasrec.score(with_targets([ids], [[1, 1, 1]]), generator=torch.Generator()) for ids in ([3, 1, 4], [1, 3, 4])
     )
     assert (first - second)[:, 1:].abs().max() > 1e-3  # rounding of scores of this size is about 1e-7
 
@@ -62,7 +48,7 @@ def test_padding_is_never_trained():
     optimiser = torch.optim.Adam(sasrec.parameters(), lr=0.1)
     for _ in range(3):
         optimiser.zero_grad()
-        sasrec.training_loss(batch([[3, 1, 0, 0]], [[1, 4, 0, 0]]), generator=torch.Generator()).total.backward()
+        sasrec.training_loss(with_targets([[3, 1, 0, 0]], [[1, 4, 0, 0]]), generator=torch.Generator()).total.backward()
         optimiser.step()
     assert sasrec.encoder.items.table[0].tolist() == [0.0] * 8
     assert (sasrec.encoder.items.table - before).abs().max(dim=1).values[1:].min() > 0.05
@@ -70,7 +56,7 @@ def test_padding_is_never_trained():
 
 def test_histories_beyond_the_model_s_reach_are_refused():
     with pytest.raises(ValueError, match="at most 6 items, got 7"):
-        model().score(batch([[1] * 7], [[2] * 7]), generator=torch.Generator())
+        model().score(with_targets([[1] * 7], [[2] * 7]), generator=torch.Generator())
 
 
 def test_the_size_is_that_of_the_paper_s_network():
@@ -87,7 +73,7 @@ def test_sampled_losses_learn_what_follows_what(choice):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         sasrec = build("sasrec", SMALL | choice, n_items=12)
-    pairs = batch([[1], [3], [5], [7]], [[2], [4], [6], [8]])
+    pairs = with_targets([[1], [3], [5], [7]], [[2], [4], [6], [8]])
     optimiser = torch.optim.Adam(sasrec.parameters(), lr=0.02)
     for step in range(150):
         optimiser.zero_grad()

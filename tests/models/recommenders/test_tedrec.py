@@ -2,18 +2,14 @@
 
 import pytest
 import torch
+from histories import batch, seeded
 
 from models.errors import MissingFeatureError
 from models.evaluation.mode import eval_mode
 from models.registry import build, load, parse_config
-from models.sequences.batch import SequenceBatch
 
 N_ITEMS, WIDTH = 12, 5
 SMALL = {"d": 8, "inner": 16, "dropout": 0.0, "experts": 3, "adaptor_dropout": 0.0, "max_length": 6}
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def texts():
@@ -33,14 +29,6 @@ def model(*, spread=False, **changes):
                 parameter.normal_(std=0.5, generator=seeded(10 + number))
             tedrec.encoder.items.weight[0] = 0.0
     return tedrec
-
-
-def batch(*histories, target=None):
-    histories = histories or ([3, 1, 4], [5, 9], [2], [6, 5, 3, 5], [8, 11, 10])
-    length = max(len(history) for history in histories)
-    item_ids = torch.tensor([[*history, *[0] * (length - len(history))] for history in histories])
-    target = target or [7, 2, 7, 12, 1][: len(histories)]
-    return SequenceBatch(item_ids, item_ids > 0, torch.tensor(target), torch.arange(len(histories)))
 
 
 def score(tedrec, one=None):
