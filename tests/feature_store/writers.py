@@ -7,16 +7,18 @@ collects garbage while 3 others read. Prints one JSON object: what each process 
 import json
 import os
 import sys
+import traceback
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 from conftest import SPEC, catalogue, extract, shard, vector
 
-from feature_store import FeatureStore
+from feature_store import FeatureStore, StoreError
 
 WRITERS, COMMITS = 8, 2
 READERS, ROUNDS = 3, 6
+KEPT = 6  # versions
 BASE = {f"base-{number}": f"base {number}" for number in range(30)}
 
 
@@ -39,14 +41,14 @@ def maintain(root, done):
         contents |= {"base-0": f"edition {number}", f"more-{number}": str(number)}
         extract(store, contents, shard_rows=10)
         store.compact(target_bytes=80)
-        # Versions that nobody reads any more, for the readers take the latest: made to look old.
-        for version in store.versions()[:-6]:
+        # Made to look old at once. A reader that a busy machine holds up can still be at one of them: see ``read``.
+        for version in store.versions()[:-KEPT]:
             os.utime(f"{root}/manifests/{version:08d}.json", (0, 0))
-        listed = {s.sha256 for version in store.versions()[-6:] for s in store.at(version).manifest.shards}
+        listed = {s.sha256 for version in store.versions()[-KEPT:] for s in store.at(version).manifest.shards}
         for entry in os.scandir(f"{root}/shards"):
             if entry.name.removesuffix(".parquet") not in listed:
                 os.utime(entry.path, (0, 0))
-        store.gc(6, timedelta(hours=1))
+        store.gc(KEPT, timedelta(hours=1))
     os.close(os.open(done, os.O_CREAT))
     return store.versions()
 
@@ -59,7 +61,12 @@ def read(root, done):
     while not last:
         last = Path(done).exists()
         snapshot = store.latest()
-        matrix = snapshot.matrix(list(BASE))
+        try:
+            matrix = snapshot.matrix(list(BASE))
+        except StoreError:
+            if store.latest().version - snapshot.version < KEPT:
+                raise
+            continue
         assert matrix.present.all()
         assert (matrix.values[1:] == expected).all()
         seen.append(snapshot.version)
@@ -76,6 +83,8 @@ def processes(*works):
             try:
                 os.write(writer, json.dumps(work()).encode())
                 code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         os.close(writer)

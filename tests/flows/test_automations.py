@@ -4,33 +4,20 @@ import asyncio
 import time
 from uuid import UUID
 
-import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.events import emit_event
+from prefect_api import client, notice_dead_runs
 
 from flows.jobs.rerun import attempt_of, rerun
 
 pytestmark = pytest.mark.timeout(600)
 
 
-class Patient(httpx.HTTPTransport):
-    """Asks again while SQLite is locked, as Prefect's own client does: the server says 503 then."""
-
-    def handle_request(self, request):
-        deadline = time.monotonic() + 60
-        while True:
-            response = super().handle_request(request)
-            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-                return response
-            response.close()
-            time.sleep(1)
-
-
 @pytest.fixture(scope="module")
 def api(registered):
-    with httpx.Client(base_url=registered.url, timeout=60, transport=Patient()) as client:
-        yield client
+    with client(registered.url) as opened:
+        yield opened
 
 
 def deployment_id(api, name):
@@ -113,7 +100,7 @@ def test_a_stale_dataset_is_extracted_again_once_as_it_was_made(registered, api)
 
 
 def test_a_run_without_a_sign_of_life_is_marked_crashed_and_started_again(registered, api):
-    shorten_the_patience(api, seconds=15)
+    notice_dead_runs(api, after_seconds=15)
     body = {"parameters": {"experiment": "imecd-microlens-50k"}}
     run = api.post(f"/deployments/{deployment_id(api, 'train-imecd')}/create_flow_run", json=body).json()
     for state in ("PENDING", "RUNNING"):
@@ -127,16 +114,6 @@ def test_a_run_without_a_sign_of_life_is_marked_crashed_and_started_again(regist
     assert call["parameters"] == {"flow_run_id": run["id"]}
     state = api.get(f"/flow_runs/{run['id']}").json()["state"]
     assert (state["type"], state["message"]) == ("CRASHED", "no sign of life for 90 s")
-
-
-def shorten_the_patience(api, *, seconds):
-    """Have the server look for dead runs earlier than it does in an installation; the mechanism stays as it is."""
-    found = api.post("/automations/filter", json={"limit": 200}).raise_for_status().json()
-    ours = next(item for item in found if item["name"] == "reelstore: mark dead runs as crashed")
-    assert ours["trigger"]["within"] == 90
-    core = {key: ours[key] for key in ("name", "description", "enabled", "trigger", "actions", "tags")}
-    core["trigger"]["within"] = seconds
-    api.put(f"/automations/{ours['id']}", json=core).raise_for_status()
 
 
 def test_a_crashed_run_has_three_attempts_with_the_same_parameters(registered, api):

@@ -2,9 +2,9 @@
 
 import time
 
-import httpx
 import pytest
 import yaml
+from prefect_api import client
 
 from flows import deploy
 from flows.deployfile import DEPLOYMENT_FILE, read_file
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture(scope="module")
 def api(registered):
     """Plain HTTP to the server, so that the tests read what any client would."""
-    with httpx.Client(base_url=registered.url, timeout=60) as client:
-        yield client
+    with client(registered.url) as opened:
+        yield opened
 
 
 def deployment(api, name):

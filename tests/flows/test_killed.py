@@ -17,6 +17,7 @@ import polars as pl
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, temporary_settings
+from prefect_api import client, notice_dead_runs
 
 from feature_store import FeatureStore
 from flows import deploy
@@ -85,7 +86,7 @@ def installation(tmp_path_factory, site):
     with (
         running_server(base / "prefect", automations=True) as url,
         temporary_settings({PREFECT_API_URL: url, PREFECT_SERVER_EPHEMERAL_ENABLED: False}),
-        httpx.Client(base_url=url, timeout=60, transport=httpx.HTTPTransport(retries=3)) as api,
+        client(url) as api,
     ):
         deploy.run(dry_run=False, settings=settings)
         notice_dead_runs(api, after_seconds=35)
@@ -99,14 +100,6 @@ def place(installation):
     yield installation
     while installation.workers:
         stop(installation.workers.pop())
-
-
-def notice_dead_runs(api, *, after_seconds):
-    found = api.post("/automations/filter", json={"limit": 200}).raise_for_status().json()
-    ours = next(item for item in found if item["name"] == "reelstore: mark dead runs as crashed")
-    core = {key: ours[key] for key in ("name", "description", "enabled", "trigger", "actions", "tags")}
-    core["trigger"]["within"] = after_seconds
-    api.put(f"/automations/{ours['id']}", json=core).raise_for_status()
 
 
 def wait_until(done, what, seconds=180.0):
