@@ -29,7 +29,7 @@ class StoredShard:
     Attributes:
         info: What a manifest says about it.
         layout: Shape and type of its rows.
-        rows: ``item_id``, ``content_sha256``, ``row`` of each row.
+        rows: ``item_id``, ``content_sha256``, ``shard`` (its sha256), ``row``, and ``live``, false, of each row.
     """
 
     info: ShardInfo
@@ -103,7 +103,8 @@ class Journal:
         rows = read_ids(self._files, sha256)
         ids = rows["item_id"]
         info = ShardInfo(sha256=sha256, bytes=size, rows=footer.rows, id_min=str(ids.min()), id_max=str(ids.max()))
-        return StoredShard(info, footer.layout, rows)
+        named = rows.with_columns(shard=pl.lit(sha256), live=pl.lit(value=False))
+        return StoredShard(info, footer.layout, named.select(_EMPTY.columns))
 
 
 def live_rows(shards: list[StoredShard], manifest: Manifest | None) -> pl.DataFrame:
@@ -117,13 +118,8 @@ def live_rows(shards: list[StoredShard], manifest: Manifest | None) -> pl.DataFr
     frames = [_EMPTY]
     for shard in shards:
         record = records.get(shard.info.sha256)
-        live = pl.lit(value=False) if record is None else ~pl.col("row").is_in(record.dead())
-        frames.append(shard.rows.select("item_id", "content_sha256", _name(shard), "row", live.alias("live")))
+        frames.append(shard.rows.with_columns(live=~pl.col("row").is_in(record.dead())) if record else shard.rows)
     return pl.concat(frames)
-
-
-def _name(shard: StoredShard) -> pl.Expr:
-    return pl.lit(shard.info.sha256).alias("shard")
 
 
 _EMPTY = pl.DataFrame(

@@ -133,8 +133,7 @@ def make_plan(
     bad = known_bad(quarantined, spec_hash)
     tried = missing.join(bad, on=["item_id", "content_sha256"], how="semi", maintain_order="left")
     todo = missing.join(tried, on="item_id", how="anti", maintain_order="left")["item_id"].to_list()
-    resolution = {record.sha256: record.dead_rows for record in shard_records(chosen, (shard.info for shard in shards))}
-    unchanged = head is not None and same_spec and resolution == head.resolution()
+    changed = bool(todo) or _differs(chosen, shards, head if same_spec else None)
     return Plan(
         spec=spec,
         spec_hash=spec_hash,
@@ -144,10 +143,16 @@ def make_plan(
         known_bad=tried["item_id"].to_list(),
         gone=len(chosen) - len(done),
         source_gone=list(source_gone),
-        changed=bool(todo) or (not unchanged and bool(resolution)),
+        changed=changed,
         base=head.version if head else None,
         layout=shards[0].layout if shards else None,
     )
+
+
+def _differs(chosen: pl.DataFrame, shards: list[StoredShard], head: Manifest | None) -> bool:
+    """Whether the chosen rows, if there are any, are others than those that a manifest of their spec lists."""
+    resolution = {record.sha256: record.dead_rows for record in shard_records(chosen, (shard.info for shard in shards))}
+    return bool(resolution) and (head is None or resolution != head.resolution())
 
 
 def _last_known(rows: pl.DataFrame, item_ids: list[str]) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ counting up. The row goes when a commit finds the item encoded, or its content c
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from feature_store import faults
 from feature_store.errors import DamagedStoreError, SpecError
-from feature_store.files import Files
+from feature_store.files import Entry, Files
 from feature_store.key import DIGEST_BYTES, check_item_id
 
 QUARANTINE = "quarantine"
@@ -99,7 +100,7 @@ def read(files: Files) -> pl.DataFrame:
 
 def paths(files: Files) -> list[str]:
     """The quarantine files."""
-    return [entry.path for entry in files.entries(QUARANTINE) if entry.name.endswith(".parquet")]
+    return [entry.path for entry in _entries(files)]
 
 
 def append(files: Files, rows: Sequence[QuarantineRow], spec_hash: str) -> None:
@@ -196,16 +197,26 @@ def decode(data: bytes) -> pl.DataFrame:
     return pl.DataFrame(table, schema=COLUMNS)
 
 
+def _entries(files: Files) -> list[Entry]:
+    return [entry for entry in files.entries(QUARANTINE) if entry.name.endswith(".parquet")]
+
+
 def _read_files(files: Files) -> list[pl.DataFrame] | None:
     """All files, None when one of them went away in the meantime."""
     frames: list[pl.DataFrame] = []
-    for path in paths(files):
+    for entry in _entries(files):
         try:
-            frames.append(decode(files.read(path)))
+            frames.append(_read_file(files, entry))
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise DamagedStoreError(
-                f"{files.location}/{path} is damaged ({error}); remove it, and the items it named are tried again"
+                f"{files.location}/{entry.path} is damaged ({error}); remove it, and the items it named are tried again"
             ) from None
     return frames
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_file(files: Files, entry: Entry) -> pl.DataFrame:
+    """Rows of one file, which never changes: a run that reports after every shard reads each report once."""
+    return decode(files.read(entry.path))

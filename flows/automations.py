@@ -20,7 +20,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from flows.config import load_experiment
 from flows.difference import Change, Make, differing
 from flows.extract import MATERIALIZED_EVENT
-from flows.jobs.train import stores_read
+from flows.jobs.pinning import stores_read
 from flows.names import (
     DATASET_LABEL,
     DEPLOYMENTS,

@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _print_error(error, as_json=options.json)
         return code
-    sys.stdout.write((json.dumps(outcome.payload, default=str) if options.json else outcome.text).rstrip("\n") + "\n")
+    text = json.dumps(outcome.payload, default=str) if options.json else outcome.text
+    if outcome.payload:  # empty where another process speaks for this one
+        sys.stdout.write(text.rstrip("\n") + "\n")
     return outcome.code
 
 
@@ -150,7 +152,13 @@ def _add_store(store: argparse.ArgumentParser) -> None:
 def _add_models(add: _Add) -> None:
     train = add("train", "training:train", "train, select on validation, open the test split once")
     train.add_argument("experiment", help="a file of configs/experiments")
-    train.add_argument("overrides", nargs="*", metavar=PAIRS, help="such as seed=3 training.epochs=20")
+    train.add_argument("overrides", nargs="*", metavar=PAIRS, help="such as seed=3 training.epochs=20 missing=drop")
+    train.add_argument(
+        "--sink", action="append", default=[], metavar="NAME", help="tell it of every epoch: tensorboard, mlflow"
+    )
+    sweep = add("sweep", "sweep:sweep", "train a grid, or one axis after the other, and choose by validation")
+    sweep.add_argument("sweep", help="a file of configs/sweeps")
+    sweep.add_argument("overrides", nargs="*", metavar=PAIRS, help="for every run, such as training.epochs=20")
     evaluate = add("evaluate", "training:evaluate", "rank again with the best checkpoint of a run")
     evaluate.add_argument("run_id")
     lineage = add("lineage", "lineage:lineage", "what a run was made from, and what of it is gone or changed since")
@@ -158,10 +166,23 @@ def _add_models(add: _Add) -> None:
     report = add("report", "training:report", "one self-contained HTML page")
     report.add_argument("runs", nargs="*", help="run ids; default: all")
     report.add_argument("--out", default=None, help="the file to write; default ROOT/report.html")
-    recommend = add("recommend", "training:recommend", "the best items for a user")
+    _add_serving(add)
+
+
+def _add_serving(add: _Add) -> None:
+    recommend = add("recommend", "serving:recommend", "the best items for a user, or for all of them")
     recommend.add_argument("run_id")
-    recommend.add_argument("--user", required=True, help="the user's id in the dataset")
+    who = recommend.add_mutually_exclusive_group(required=True)
+    who.add_argument("--user", help="the user's id in the dataset")
+    who.add_argument("--all-users", action="store_true", help="write the lists of all users to --out")
+    recommend.add_argument("--out", default=None, help="for --all-users: the Parquet file to write")
     recommend.add_argument("-k", type=int, default=10, help="how many")
+    index = add("index", "serving:index", "the items of a run as a faiss index, for an exact search by inner product")
+    index.add_argument("run_id")
+    index.add_argument("--out", required=True, metavar="DIR", help="the folder for items.faiss and items.parquet")
+    slices = add("slices", "serving:slices", "test metrics by history length and by popularity, and what lists hold")
+    slices.add_argument("run_id")
+    slices.add_argument("-k", type=int, default=10, help="cut-off of the metrics and length of the lists")
 
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from flows.errors import CallError
 from models.config import StrictModel, parse_strict, suggest
+from models.missing import MissingPolicy
 
 
 def read_toml(path: Path, *, what: str) -> dict[str, Any]:
@@ -82,6 +83,8 @@ class ExperimentConfig(StrictModel):
         dataset: Name of a prepared dataset.
         model: File name in ``models/recommenders``.
         seed: Seeds initialisation, data order and every noise draw.
+        missing: What becomes of items without a row in a store that the model reads: ``zero`` and ``mean`` put that
+            into their rows, ``drop`` takes the items out of the catalogue and of every history, ``error`` refuses.
         parameters: The model's own ``Config``.
         training: See ``models.training.config.TrainingConfig``.
         stores: Version of each feature store by feature name; a feature that is not named here is pinned to its
@@ -91,6 +94,7 @@ class ExperimentConfig(StrictModel):
     dataset: str
     model: str
     seed: int = Field(default=0, ge=0)
+    missing: MissingPolicy = "zero"
     parameters: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     stores: dict[str, int] = Field(default_factory=dict)

@@ -80,7 +80,8 @@ def device_slot(device: str) -> Generator[None]:
 def train_when_ready(experiment: str, options: Options, *, expect_model: str) -> dict[str, Any] | State[Any]:
     """:func:`train`, or a completed state that names the store that is not there yet."""
     from feature_store import NoSnapshotError, StoreNotFoundError
-    from flows.jobs.train import find_experiment, missing_stores
+    from flows.jobs.pinning import missing_stores
+    from flows.jobs.train import find_experiment
 
     try:
         return train(experiment, options, expect_model=expect_model)

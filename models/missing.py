@@ -1,19 +1,24 @@
 """What becomes of items that a feature store has no row for.
 
+Neither torch nor polars is loaded for the names of the policies: the command line reads them with the configuration.
+
 Shape legend: n items, r interactions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
-
-import polars as pl
-import torch
-from torch import Tensor
+from functools import reduce
+from operator import and_
+from typing import TYPE_CHECKING, Literal
 
 from models.errors import MissingFeatureError
-from models.interface import FeatureTables
+
+if TYPE_CHECKING:
+    import polars as pl
+    from torch import Tensor
+
+    from models.interface import FeatureTables
 
 #: ``zero``: their rows are zeros. ``mean``: their rows are the mean of the others. ``drop``: they leave the catalogue
 #: and every history, see :func:`drop_items`. ``error``: there may be none.
@@ -67,7 +72,7 @@ def complete_items(tables: Mapping[str, Tensor]) -> Tensor:
     """
     if not tables:
         raise ValueError("tables: expected at least one")
-    return torch.stack([present_items(table) for table in tables.values()]).all(dim=0)
+    return reduce(and_, (present_items(table) for table in tables.values()))
 
 
 def drop_items(interactions: pl.DataFrame, items: pl.DataFrame, kept: Tensor) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -86,6 +91,8 @@ def drop_items(interactions: pl.DataFrame, items: pl.DataFrame, kept: Tensor) ->
     Raises:
         MissingFeatureError: When nothing is kept.
     """
+    import polars as pl
+
     numbers = kept.nonzero().flatten().numpy()
     if not len(numbers):
         raise MissingFeatureError(f"missing = 'drop' would take out all {len(kept) - 1} items: none has every feature")

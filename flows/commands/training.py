@@ -1,4 +1,4 @@
-"""``reelstore train``, ``evaluate``, ``report`` and ``recommend``."""
+"""``reelstore train``, ``evaluate`` and ``report``."""
 
 from __future__ import annotations
 
@@ -9,38 +9,48 @@ from typing import Any
 
 from flows.commands.outcome import Outcome, table
 from flows.config import parse_overrides
-from flows.errors import CallError
 from flows.jobs.progress import Progress
 from flows.settings import Settings
-from models.evaluation.record import SplitMetrics
+from models.evaluation.record import RunRecord, SplitMetrics
+
+#: What a process says when another one speaks for it.
+SILENT = Outcome({}, "")
 
 
 def train(settings: Settings, options: argparse.Namespace) -> Outcome:
-    """Train one experiment."""
+    """Train one experiment; of several processes under ``torchrun`` the first one says what came out."""
+    from flows.jobs.pinning import pin
+    from flows.jobs.prepare import open_prepared
+    from flows.jobs.sinks import open_sinks
     from flows.jobs.train import find_experiment, run_experiment
 
     config = find_experiment(settings, options.experiment, parse_overrides(options.overrides))
-    with Progress() as progress:
-        outcome = run_experiment(settings, config, progress=progress)
+    pinned, _ = pin(settings, config, open_prepared(settings, config.dataset))
+    with (
+        open_sinks(options.sink, settings, run_id=pinned.run_id, config=pinned.resolved) as tell,
+        Progress() as progress,
+    ):
+        outcome = run_experiment(settings, config, progress=progress, on_epoch=tell)
+    if not outcome.first:
+        return SILENT
     verb = "trained" if outcome.fresh else "had been trained before, nothing was repeated"
-    text = f"{outcome.record.run_id}: {verb}\n{metric_table(outcome.record.metrics)}"
-    return Outcome({"fresh": outcome.fresh, **outcome.record.model_dump(mode="json")}, text)
+    lines = [f"{outcome.record.run_id}: {verb}", *missing_lines(outcome.record), metric_table(outcome.record.metrics)]
+    return Outcome({"fresh": outcome.fresh, **outcome.record.model_dump(mode="json")}, "\n".join(lines))
 
 
 def evaluate(settings: Settings, options: argparse.Namespace) -> Outcome:
     """Rank both splits again with the best weights of a run and compare with what the run recorded."""
-    from flows.jobs.train import load_run, rank_splits, split_metrics
-    from models.training.config import TrainingConfig
+    from flows.jobs.finished_run import load_run
+    from flows.jobs.ranking import rank_again, split_metrics
 
-    record, _, model, data = load_run(settings, options.run_id)
-    training = TrainingConfig.model_validate(record.config["training"])
+    run = load_run(settings, options.run_id)
     with Progress() as progress:
-        tables = rank_splits(model, data, training, seed=record.seed, progress=progress)
-    metrics = {table.split: split_metrics(table, training.cutoffs) for table in tables}
-    equal = metrics == record.metrics
+        tables = rank_again(run, progress=progress)
+    metrics = {table.split: split_metrics(table, run.training.cutoffs) for table in tables}
+    equal = metrics == run.record.metrics
     verdict = "equal to the record" if equal else "NOT equal to the record: another machine, thread count or library?"
-    payload = {"run_id": record.run_id, "equal": equal, "metrics": {k: v.model_dump() for k, v in metrics.items()}}
-    return Outcome(payload, f"{record.run_id}: {verdict}\n{metric_table(metrics)}")
+    payload = {"run_id": run.record.run_id, "equal": equal, "metrics": {k: v.model_dump() for k, v in metrics.items()}}
+    return Outcome(payload, f"{run.record.run_id}: {verdict}\n{metric_table(metrics)}")
 
 
 def report(settings: Settings, options: argparse.Namespace) -> Outcome:
@@ -53,33 +63,15 @@ def report(settings: Settings, options: argparse.Namespace) -> Outcome:
     return Outcome(vars(summary), f"{out} ({summary.bytes / 2**20:.1f} MiB, {summary.n_runs} runs)")
 
 
-def recommend(settings: Settings, options: argparse.Namespace) -> Outcome:
-    """The best items for one user, history excluded."""
-    import torch
-
-    from flows.jobs.train import load_run
-    from models.evaluation.mode import eval_mode
-    from models.evaluation.ranking import as_module
-
-    record, prepared, model, data = load_run(settings, options.run_id)
-    users = dict(zip(prepared.users["user_id"].to_list(), prepared.users["user"].to_list(), strict=True))
-    if options.user not in users:
-        raise CallError(f"{record.dataset} has no user {options.user!r} (after k-core); it has {len(users)} users")
-    max_length = int(record.config["training"]["max_length"])
-    batch, seen = data.serving_batch([users[options.user]], max_length=max_length)
-    with eval_mode(as_module(model)), torch.no_grad():
-        top = model.recommend(batch, k=options.k, exclude=seen, generator=torch.Generator().manual_seed(record.seed))
-    items = prepared.items.sort("item")
-    rows = [
-        {
-            "item_id": items["item_id"][index - 1],
-            "title": items["title"][index - 1],
-            "score": round(score, 4),
-        }
-        for index, score in zip(top.items[0].tolist(), top.scores[0].tolist(), strict=True)
+def missing_lines(record: RunRecord) -> list[str]:
+    """One line per feature table that has no row for some items: how many, and what became of them."""
+    missing = record.extra["missing"]
+    return [
+        f"{name} has no row for {found['items']} items ({', '.join(found['first'])}"
+        f"{', …' if found['items'] > len(found['first']) else ''}); missing = '{missing['policy']}'"
+        for name, found in missing["tables"].items()
+        if found["items"]
     ]
-    text = table(("item", "score", "title"), [[row["item_id"], row["score"], row["title"] or ""] for row in rows])
-    return Outcome({"run_id": record.run_id, "user": options.user, "items": rows}, text)
 
 
 def metric_table(metrics: Mapping[Any, SplitMetrics]) -> str:

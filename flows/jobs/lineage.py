@@ -14,7 +14,7 @@ from datasets_spec.partfile import sha256_of
 from datasets_spec.raw import raw_file, raw_root
 from feature_store import DamagedStoreError, FeatureStore, Snapshot, StoreNotFoundError, UnknownVersionError
 from feature_store.manifest import shard_path
-from flows.jobs.train import git_sha, lock_hash
+from flows.jobs.provenance import git_sha, lock_hash
 from flows.settings import Settings
 from models.evaluation.record import RunRecord, StoreVersion
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datasets_spec.errors import DatasetsError
 from feature_store import StoreError
 from flows.config import ExperimentConfig, load_experiment
+from flows.jobs.pinning import pin
 from flows.jobs.prepare import open_prepared
-from flows.jobs.train import pin
 from flows.settings import Settings
 from models.evaluation.record import RecordError, RunRecord
 

@@ -11,14 +11,15 @@ from typing import Any
 
 from datasets_spec.dataset import PreparedDataset
 from datasets_spec.errors import DatasetsError
-from flows.reporting import contact_sheet, datasets, making, results, stores
+from flows.reporting import ablations, contact_sheet, costs, datasets, making, papers, results, stores, sweeps, vectors
 from flows.reporting.contact_sheet import ContactSheet
 from flows.reporting.datasets import DatasetSection
 from flows.reporting.making import RunSection
+from flows.reporting.papers import PaperSection
 from flows.reporting.results import Results
 from flows.reporting.runs import Group, Run, group_runs, load_runs
 from flows.reporting.stores import StoreSection
-from flows.reporting.view import bytes_text, plural, time_text
+from flows.reporting.view import Part, bytes_text, plural, time_text
 from flows.settings import Settings
 from models.files import write_atomically
 
@@ -31,6 +32,9 @@ LARGEST_BYTES = 8_000_000
 
 #: Strips of frames per dataset, and on the whole page.
 _VIDEOS, _VIDEOS_IN_ALL = 8, 48
+
+#: Training curves of a dataset that are seen without opening anything.
+_OPEN_CURVES = 4
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Chapter:
     dataset: DatasetSection
     stores: tuple[StoreSection, ...]
     results: Results | None
+    parts: tuple[Part, ...]
     runs: tuple[RunSection, ...]
     lineage: tuple[LineageRow, ...]
 
@@ -103,19 +108,23 @@ def build_report(
     chapters: list[Chapter] = []
     for number, name in enumerate(names):
         mine = [store for store in all_stores if store.dataset == name]
-        of_dataset = [group for group in groups if group.record.dataset == name]
         strips = max(2, min(_VIDEOS, _VIDEOS_IN_ALL // len(names)))
         section = _dataset(settings, name, mine, strips=strips, progress=progress)
-        chapters.append(_chapter(settings, section, mine, of_dataset))
+        chapters.append(_chapter(settings, section, mine, _of(groups, name)))
         if progress is not None:
             progress("report", number + 1, len(names))
-    page = _render(settings, chapters, left_out)
+    toys = {name: _toy_models(_of(groups, name), all_stores) for name in names}
+    page = _render(settings, chapters, papers.collect(groups, toy_models=toys), left_out)
     write_atomically(out, lambda path: path.write_text(page, encoding="utf-8"))
     size = out.stat().st_size
     if size > LARGEST_BYTES:
         log.warning("%s has %s; name the runs to show for a smaller page", out, bytes_text(size))
     rows = tuple(asdict(row) for chapter in chapters if chapter.results is not None for row in chapter.results.rows)
     return ReportSummary(out, size, len(runs), tuple(names), rows)
+
+
+def _of(groups: Sequence[Group], dataset: str) -> list[Group]:
+    return [group for group in groups if group.record.dataset == dataset]
 
 
 def _dataset(
@@ -146,9 +155,21 @@ def _chapter(
         dataset=section,
         stores=tuple(mine),
         results=results.collect(groups, toy_models=_toy_models(groups, mine)) if groups else None,
+        parts=_parts(settings, groups),
         runs=tuple(making.describe(run, settings) for run in runs),
         lineage=tuple(_lineage(run, section, mine) for run in runs),
     )
+
+
+def _parts(settings: Settings, groups: Sequence[Group]) -> tuple[Part, ...]:
+    """What the runs of one dataset show beyond the table of models."""
+    found = (
+        ablations.collect(groups),
+        sweeps.collect(groups),
+        vectors.collect(settings, groups),
+        costs.collect(groups),
+    )
+    return tuple(part for part in found if not part.empty)
 
 
 def _toy_models(groups: Sequence[Group], mine: Sequence[StoreSection]) -> frozenset[str]:
@@ -183,7 +204,8 @@ def headlines(chapters: Sequence[Chapter]) -> list[str]:
     """One sentence per dataset: which model stands first, by how much."""
     sentences: list[str] = []
     for chapter in chapters:
-        rows = [row for row in chapter.results.rows if row.history == "unmasked"] if chapter.results else []
+        found = chapter.results
+        rows = [row for row in found.rows if row.history == "unmasked" and row.model in found.chosen] if found else []
         rows = [row for row in rows if "ndcg@10" in row.values]
         if not rows:
             continue
@@ -197,7 +219,9 @@ def headlines(chapters: Sequence[Chapter]) -> list[str]:
     return sentences
 
 
-def _render(settings: Settings, chapters: Sequence[Chapter], left_out: Sequence[str]) -> str:
+def _render(
+    settings: Settings, chapters: Sequence[Chapter], published: Sequence[PaperSection], left_out: Sequence[str]
+) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -219,10 +243,12 @@ def _render(settings: Settings, chapters: Sequence[Chapter], left_out: Sequence[
     }
     return environment.get_template("page.html.j2").render(
         chapters=chapters,
+        published=published,
         cards=[(name if number == 1 else f"{name}s", number) for name, number in numbers.items()],
         headlines=headlines(chapters),
         toys=[store.name for store in all_stores if store.toy],
         left_out=left_out,
+        most_open=_OPEN_CURVES,
         root=str(settings.root),
         written=time_text(datetime.now(UTC)),
     )

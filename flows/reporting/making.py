@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def describe(run: Run, settings: Settings) -> RunSection:
         Fact("machine", text(record.extra.get("machine") or "not recorded")),
         Fact("finished", text(time_text(record.created_at))),
         Fact("protocol", text(_protocol(run))),
-        *(Fact(key.replace("_", " "), text(value)) for key, value in extra.items()),
+        *(Fact(key.replace("_", " "), text(_plain(value))) for key, value in extra.items()),
     )
     return RunSection(
         run_id=record.run_id,
@@ -57,6 +58,16 @@ def describe(run: Run, settings: Settings) -> RunSection:
         command=_command(run.folder, settings),
         config_toml=_config(run),
     )
+
+
+def _plain(value: object) -> object:
+    """A table as ``key value, key value``; a table within it in brackets."""
+    if not isinstance(value, Mapping):
+        return value
+    parts = (
+        f"{key} ({_plain(inner)})" if isinstance(inner, Mapping) else f"{key} {inner}" for key, inner in value.items()
+    )
+    return ", ".join(parts)
 
 
 def _protocol(run: Run) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flows.reporting.runs import CHOSEN
 from flows.reporting.view import Picture
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ _STYLE: Any = {
     "svg.fonttype": "path",
 }
 
+#: Colour of the lines of one experiment.
+_SEED = COLOURS[0]
+
 _FEW_ROUNDS = 12
 _FEW_LENGTHS = 60
 _MANY_EPOCHS = 25
@@ -61,11 +65,6 @@ class Curve:
     loss: tuple[tuple[int, float], ...]
     valid: Mapping[str, tuple[tuple[int, float], ...]]
     selected_epoch: int
-
-
-def colour_of(name: str, names: Sequence[str]) -> str:
-    """The same colour for the same name all over a page."""
-    return COLOURS[sorted(names).index(name) % len(COLOURS)]
 
 
 def draw(
@@ -186,38 +185,61 @@ def popularity(counts: NDArray[np.integer[Any]]) -> Picture:
 
 
 def training_curves(title: str, curves: Sequence[Curve]) -> Picture:
-    """Loss and each validation metric side by side, one line per run, a ring at the epoch that was kept."""
+    """Loss and each validation metric of one experiment: a thin line per seed, a bold one for their mean.
+
+    The mean is drawn at the epochs that all seeds have: a mean over those that went on longest would jump where the
+    others end.
+    """
     metrics = list(dict.fromkeys(metric for curve in curves for metric in curve.valid))
     names = ["mean training loss", *(f"validation {metric.upper()}" for metric in metrics)]
+    several = len(curves) > 1
 
     def paint(*panels: Axes) -> None:
-        for number, curve in enumerate(curves):
-            lines = [curve.loss, *(curve.valid.get(metric, ()) for metric in metrics)]
-            for axes, points in zip(panels, lines, strict=True):
-                _line(axes, points, label=curve.label, colour=COLOURS[number % len(COLOURS)], kept=curve.selected_epoch)
-        for axes, name in zip(panels, names, strict=True):
-            axes.set(xlabel="epoch", ylabel=name)
+        for number, axes in enumerate(panels):
+            lines = [curve.loss if number == 0 else curve.valid.get(metrics[number - 1], ()) for curve in curves]
+            for curve, points in zip(curves, lines, strict=True):
+                _seed_line(axes, points, kept=curve.selected_epoch, thin=several)
+            if several:
+                axes.plot(*np.reshape(mean_curve(lines), (-1, 2)).T, color=_SEED, linewidth=2.6)
+            axes.set(xlabel="epoch", ylabel=names[number])
             _whole_numbers(axes, x=True)
         for axes in panels[1:]:
-            axes.set_ylim(bottom=0)
-        panels[-1].legend(loc="lower right", ncols=2 if len(curves) > 4 else 1)
+            axes.set_ylim(0, 1.08 * max(1e-9, axes.dataLim.y1))
+        _curve_legend(panels[-1], len(curves))
 
     kept = ", ".join(f"{curve.label}: epoch {curve.selected_epoch}" for curve in curves)
+    lines = f"thin: one of {len(curves)} seeds; bold: their mean at the epochs that all have" if several else "one seed"
     return draw(
         paint,
-        caption=f"{title}: training loss and validation metrics (history unmasked) by epoch. The ring marks the epoch "
-        "whose weights were kept.",
+        caption=f"{title}: training loss and validation metrics (history unmasked) by epoch; {lines}; ring: the epoch "
+        f"whose weights were kept ({kept}).",
         alternative=f"kept epochs: {kept}",
         panels=len(names),
         size=(3.9, 2.7),
     )
 
 
-def _line(axes: Axes, points: Sequence[tuple[int, float]], *, label: str, colour: str, kept: int) -> None:
-    marker = "." if len(points) <= _MANY_EPOCHS else ""
-    axes.plot([x for x, _ in points], [y for _, y in points], color=colour, marker=marker, label=label)
+def _seed_line(axes: Axes, points: Sequence[tuple[int, float]], *, kept: int, thin: bool) -> None:
+    marker = "." if len(points) <= _MANY_EPOCHS and not thin else ""
+    width, alpha = (0.8, 0.65) if thin else (1.6, 1.0)
+    axes.plot([x for x, _ in points], [y for _, y in points], color=_SEED, marker=marker, linewidth=width, alpha=alpha)
     ring = [(x, y) for x, y in points if x == kept]
-    axes.plot([x for x, _ in ring], [y for _, y in ring], "o", color=colour, markersize=8, fillstyle="none")
+    axes.plot([x for x, _ in ring], [y for _, y in ring], "o", color=COLOURS[1], markersize=7, fillstyle="none")
+
+
+def mean_curve(lines: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, float]]:
+    """``(epoch, mean)`` at the epochs that all lines have."""
+    values = [dict(points) for points in lines]
+    common = sorted(set[int].intersection(*(set(found) for found in values)))
+    return [(epoch, float(np.mean([found[epoch] for found in values]))) for epoch in common]
+
+
+def _curve_legend(axes: Axes, n: int) -> None:
+    if n > 1:
+        axes.plot([], [], color=_SEED, linewidth=0.8, alpha=0.65, label="one seed")
+        axes.plot([], [], color=_SEED, linewidth=2.6, label=f"mean of {n} seeds")
+    axes.plot([], [], "o", color=COLOURS[1], markersize=7, fillstyle="none", label="kept epoch")
+    axes.legend(loc="lower right")
 
 
 def hits_by_cutoff(ranks: Mapping[str, NDArray[np.integer[Any]]], *, n_candidates: int) -> Picture:
@@ -230,9 +252,10 @@ def hits_by_cutoff(ranks: Mapping[str, NDArray[np.integer[Any]]], *, n_candidate
     cutoffs = np.unique(np.geomspace(1, n_candidates, 120).astype(np.int64))
 
     def paint(axes: Axes) -> None:
-        for name, values in ranks.items():
+        for number, (name, values) in enumerate(ranks.items()):
             hits = np.searchsorted(np.sort(values), cutoffs, side="left") / len(values)
-            axes.plot(cutoffs, hits, label=name, color=colour_of(name, list(ranks)))
+            dashes = "-" if number < len(COLOURS) else "--"
+            axes.plot(cutoffs, hits, dashes, label=name, color=COLOURS[number % len(COLOURS)])
         axes.plot(cutoffs, cutoffs / n_candidates, color="#9aa3af", linestyle=":", label="random order")
         axes.set(xscale="log", xlabel="k (log scale)", ylabel="HR@k, share of users", ylim=(0, 1))
         _plain_log(axes, x=True)
@@ -241,7 +264,7 @@ def hits_by_cutoff(ranks: Mapping[str, NDArray[np.integer[Any]]], *, n_candidate
     return draw(
         paint,
         caption=f"Test split: share of users whose target stands among the first k of {n_candidates:,} items, "
-        "history unmasked; all seeds together.",
+        f"history unmasked; all seeds together. {CHOSEN}",
         alternative="hit rate by cut-off for " + ", ".join(ranks),
     )
 
@@ -252,7 +275,7 @@ def metric_dots(values: Mapping[str, Sequence[float]], *, metric: str) -> Pictur
 
     def paint(axes: Axes) -> None:
         for row, name in enumerate(names):
-            colour = colour_of(name, names)
+            colour = COLOURS[(len(names) - 1 - row) % len(COLOURS)]
             axes.barh(row, float(np.mean(values[name])), height=0.55, color=colour, alpha=0.35)
             axes.plot(values[name], [row] * len(values[name]), "o", color=colour, markersize=4.5)
         axes.set_yticks(range(len(names)), names)
@@ -262,8 +285,10 @@ def metric_dots(values: Mapping[str, Sequence[float]], *, metric: str) -> Pictur
 
     return draw(
         paint,
-        caption=f"{metric.upper()} on the test split, history unmasked: bar = mean over seeds, dot = one seed.",
+        caption=f"{metric.upper()} on the test split, history unmasked: bar = mean over seeds, dot = one seed. "
+        f"{CHOSEN}",
         alternative=", ".join(f"{name}: {float(np.mean(values[name])):.4f}" for name in values),
+        size=(4.0, max(2.6, 0.7 + 0.24 * len(names))),
     )
 
 

@@ -1,4 +1,4 @@
-"""The metric table, the paired comparisons and the training curves of one dataset."""
+"""The metric table, the settings that differ and the training curves of one dataset."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-
 from flows.reporting import plots
 from flows.reporting.plots import Curve
-from flows.reporting.runs import HISTORIES, Group, Run, pooled_ranks, settings_that_differ, test_metrics
-from flows.reporting.view import Cell, Picture, Table, code, count, real, text
-from models.evaluation.comparison import PairedComparison, compare_seeds, compare_users, holm
-from models.evaluation.metrics import parse_metric, per_user
-
-BASELINE = "sasrec"
-REFERENCE = "popularity"
-COMPARED = ("hr@10", "ndcg@10")
+from flows.reporting.runs import (
+    HISTORIES,
+    Group,
+    Run,
+    best_of_each_model,
+    labels_text,
+    pooled_ranks,
+    settings_that_differ,
+    test_metrics,
+)
+from flows.reporting.significance import REFERENCE, comparison_table
+from flows.reporting.view import Cell, Picture, Table, count, real, text
+from models.evaluation.metrics import parse_metric
 
 #: Besides HR and NDCG at every cut-off, MRR at the largest.
 _KINDS = ("hr", "ndcg")
@@ -56,8 +59,21 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that the page says about the models of one dataset."""
+    """What the page says about the models of one dataset before it comes to their experiments.
 
+    Attributes:
+        models: Labels of all configurations, short.
+        chosen: Labels of the one configuration that stands for each model, see ``runs.CHOSEN``.
+        rows: The metric table as plain values.
+        tables: The metric table, and where configurations of a model differ.
+        pictures: Figures about the chosen configurations.
+        curves: Training curves, one picture per configuration.
+        comparison: Paired comparisons of the chosen configurations; None where nothing can be compared.
+        sentences: What was left out, and what is wrong with files of runs.
+    """
+
+    models: str
+    chosen: frozenset[str]
     rows: tuple[MetricRow, ...]
     tables: tuple[Table, ...]
     pictures: tuple[Picture, ...]
@@ -146,100 +162,6 @@ def _metric_cell(row: MetricRow, name: str, *, best: bool) -> Cell:
     return Cell(_printed(row, name), "best" if best else "number", below=spread)
 
 
-def comparison_table(groups: Sequence[Group]) -> tuple[Table | None, list[str]]:
-    """Every learned model against SASRec: over seeds where two are common, and over the users of one seed.
-
-    Returns:
-        The table, None where nothing can be compared, and sentences that say why not.
-    """
-    baselines = [group for group in groups if group.record.model == BASELINE]
-    learned = [group for group in groups if group.record.model not in (BASELINE, REFERENCE)]
-    if not learned:
-        return None, []
-    if not baselines:
-        return None, [f"No comparison: there is no {BASELINE} run on this dataset."]
-    found: list[tuple[str, str, str, PairedComparison]] = []
-    sentences: list[str] = []
-    for group in learned:
-        baseline = max(baselines, key=lambda other: len(_common_seeds(group, other)))
-        pair = f"{group.label} − {baseline.label}"
-        common = _common_seeds(group, baseline)
-        if not common:
-            sentences.append(f"{pair}: not compared, the two have no seed or no dataset version in common.")
-            continue
-        if len(common) > 1:
-            over = f"{len(common)} seeds ({', '.join(map(str, common))})"
-            found += [(pair, over, label, result) for label, result in _over_seeds(group, baseline, common)]
-        else:
-            sentences.append(f"{pair}: one common seed; a comparison over seeds needs two or more.")
-        by_user = _over_users(group, baseline, common[0])
-        if by_user is not None:
-            found.append((pair, f"{by_user.n:,} users, seed {common[0]}", "NDCG@10, unmasked", by_user))
-    return (_comparison_table(found) if found else None), sentences
-
-
-def _common_seeds(first: Group, second: Group) -> list[int]:
-    if first.record.dataset_version != second.record.dataset_version:
-        return []
-    return sorted(set(first.seeds) & set(second.seeds))
-
-
-def _over_seeds(group: Group, baseline: Group, seeds: Sequence[int]) -> list[tuple[str, PairedComparison]]:
-    results: list[tuple[str, PairedComparison]] = []
-    for history in HISTORIES:
-        for metric in COMPARED:
-            ours, theirs = (_by_seed(side, history, metric) for side in (group, baseline))
-            if ours and theirs:
-                pairs = compare_seeds([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
-                results.append((f"{metric.upper()}, {history}", pairs))
-    return results
-
-
-def _by_seed(group: Group, history: str, metric: str) -> dict[int, float]:
-    return dict(zip(group.seeds, group.values(history, metric), strict=False))
-
-
-def _over_users(group: Group, baseline: Group, seed: int) -> PairedComparison | None:
-    sides = [next(run.test_ranks for run in side.runs if run.record.seed == seed) for side in (group, baseline)]
-    if sides[0] is None or sides[1] is None:
-        return None
-    paired = sides[0].join(sides[1], on=["user", "target"], how="inner", suffix="_other").sort("user")
-    if len(paired) < 2:
-        return None
-    ours, theirs = (per_user(paired[column].to_numpy(), "ndcg@10") for column in ("rank", "rank_other"))
-    return compare_users(ours, theirs, generator=np.random.default_rng(0), samples=1000)
-
-
-def _comparison_table(found: Sequence[tuple[str, str, str, PairedComparison]]) -> Table:
-    adjusted = holm([result.p for *_, result in found])
-    rows = tuple(
-        (
-            text(pair),
-            text(over),
-            text(label),
-            Cell(f"{result.difference:+.4f}", "number"),
-            Cell(f"[{result.low:+.4f}, {result.high:+.4f}]", "number"),
-            Cell(f"{100 * result.relative:+.1f} %" if result.relative == result.relative else "–", "number"),
-            Cell(f"{result.t:.2f} ({result.df})", "number"),
-            Cell(_p_text(result.p), "number"),
-            Cell(_p_text(p), "number"),
-        )
-        for (pair, over, label, result), p in zip(found, adjusted, strict=True)
-    )
-    return Table(
-        caption=f"Paired comparisons with {BASELINE} on the test split.",
-        header=("pair", "over", "metric", "mean difference", "95 % interval", "relative", "t (df)", "p", "p (Holm)"),
-        rows=rows,
-        note="Over seeds: does the method win again when it is trained again? Student's interval. Over users: does "
-        "this trained model win on other users? Percentile bootstrap, 1000 samples. The second says nothing about the "
-        "first.",
-    )
-
-
-def _p_text(value: float) -> str:
-    return f"{value:.4f}" if value >= 1e-4 else f"{value:.0e}"
-
-
 def variant_tables(groups: Sequence[Group]) -> list[Table]:
     """For each model with several configurations, the settings in which they differ."""
     tables: list[Table] = []
@@ -247,8 +169,11 @@ def variant_tables(groups: Sequence[Group]) -> list[Table]:
         members = [group for group in groups if group.record.model == model]
         if len(members) > 1:
             different = settings_that_differ(members)
-            rows = tuple((code(key), *(text(value) for value in values)) for key, values in different.items())
-            header = ("setting", *(member.label for member in members))
+            rows = tuple(
+                (text(member.label), *(text(values[number]) for values in different.values()))
+                for number, member in enumerate(members)
+            )
+            header = ("configuration", *different)
             tables.append(Table(f"Where the {len(members)} configurations of {model} differ.", header, rows))
     return tables
 
@@ -284,9 +209,10 @@ def collect(groups: Sequence[Group], *, toy_models: frozenset[str]) -> Results:
     comparison, sentences = comparison_table(groups)
     ordered = [row.model for row in rows if row.history == "unmasked"]
     by_label = {group.label: group for group in groups}
-    dots = {label: values for label in ordered if (values := by_label[label].values("unmasked", "ndcg@10"))}
+    shown = best_of_each_model([by_label[label] for label in ordered])
+    dots = {group.label: values for group in shown if (values := group.values("unmasked", "ndcg@10"))}
     pictures = [plots.metric_dots(dots, metric="ndcg@10")] if dots else []
-    ranks = pooled_ranks([by_label[label] for label in ordered])
+    ranks = pooled_ranks(shown)
     if ranks:
         pictures.append(plots.hits_by_cutoff(ranks, n_candidates=max(row.candidates for row in rows)))
     older = [run.record.run_id for group in groups for run in group.superseded]
@@ -294,6 +220,8 @@ def collect(groups: Sequence[Group], *, toy_models: frozenset[str]) -> Results:
         sentences.append(f"Not counted, as a newer run has the same configuration and seed: {', '.join(older)}.")
     sentences += [f"{run.record.run_id}: {fault}" for group in groups for run in group.runs for fault in run.faults]
     return Results(
+        models=labels_text(groups),
+        chosen=frozenset(group.label for group in shown),
         rows=tuple(rows),
         tables=(*tables, *variant_tables(groups)),
         pictures=tuple(pictures),

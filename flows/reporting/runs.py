@@ -15,13 +15,19 @@ from flows.errors import CallError
 from flows.settings import Settings
 from models.config import suggest
 from models.errors import RecordError
-from models.evaluation.metrics import metrics_from_ranks, parse_metric
+from models.evaluation.metrics import metrics_from_ranks, parse_metric, per_user
 from models.evaluation.record import RECORD_FILE, RunRecord, StoreVersion
 
 HISTORIES = ("unmasked", "masked")
 
 #: Column of ``ranks.parquet`` for each way to treat the history.
 RANK_COLUMNS = {"unmasked": "rank", "masked": "rank_masked"}
+
+#: What chooses among several configurations of a model; the test split chooses nothing.
+SELECTING = "ndcg@10"
+
+#: How one configuration of a model stands for it, in words.
+CHOSEN = "Of several configurations of a model: of those with the most seeds, the one with the best validation NDCG@10."
 
 _TOLERANCE = 1e-9
 
@@ -44,6 +50,13 @@ class Run:
     epochs: tuple[dict[str, Any], ...]
     test_ranks: pl.DataFrame | None
     faults: tuple[str, ...]
+
+    def test_value(self, history: str, metric: str) -> float | None:
+        """A metric of the test split: the recorded one, else that of the ranks, else None."""
+        recorded = test_metrics(self.record, history).get(metric)
+        if recorded is not None or self.test_ranks is None or self.test_ranks.is_empty():
+            return recorded
+        return float(per_user(self.test_ranks[RANK_COLUMNS[history]].to_numpy(), metric).mean())
 
 
 @dataclass(frozen=True)
@@ -72,8 +85,68 @@ class Group:
 
     def values(self, history: str, metric: str) -> list[float]:
         """A test metric of every seed; empty unless all runs have it."""
-        found = [test_metrics(run.record, history).get(metric) for run in self.runs]
-        return [value for value in found if value is not None] if None not in found else []
+        return _all_or_none([run.test_value(history, metric) for run in self.runs])
+
+    def valid_values(self, metric: str) -> list[float]:
+        """A validation metric (history unmasked) of every seed; empty unless all runs have it."""
+        splits = [run.record.metrics.get("valid") for run in self.runs]
+        return _all_or_none([None if split is None else split.unmasked.get(metric) for split in splits])
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The model's own settings."""
+        return self.record.config.get("parameters", {})
+
+    @property
+    def seeds_text(self) -> str:
+        """Such as ``seeds 0, 1, 2``."""
+        return ("seeds " if len(self.runs) > 1 else "seed ") + ", ".join(map(str, self.seeds))
+
+
+def labels_text(groups: Sequence[Group]) -> str:
+    """The labels of groups, short: ``sasrec; mealrec #1, #3 to #9``."""
+    parts: list[str] = []
+    for model in dict.fromkeys(group.record.model for group in groups):
+        labels = [group.label for group in groups if group.record.model == model]
+        numbers = sorted(int(label.rpartition("#")[2]) for label in labels if "#" in label)
+        parts.append(f"{model} {_ranges(numbers)}" if numbers else model)
+    return "; ".join(parts)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """``#1, #3 to #9`` for 1, 3, 4, …, 9."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    return ", ".join(f"#{span[0]}" if len(span) == 1 else f"#{span[0]} to #{span[-1]}" for span in spans)
+
+
+def _all_or_none(values: Sequence[float | None]) -> list[float]:
+    found = [value for value in values if value is not None]
+    return found if len(found) == len(values) else []
+
+
+def best_on_validation(groups: Sequence[Group]) -> Group:
+    """Of the configurations with the most seeds the one with the highest mean validation NDCG@10.
+
+    A sweep with one seed has many configurations, and the best of many single draws is lucky: the one that was then
+    trained with several seeds counts.
+    """
+    return max(groups, key=lambda group: (len(group.runs), _validated(group)))
+
+
+def best_of_each_model(groups: Sequence[Group]) -> list[Group]:
+    """One configuration per model, chosen on validation, in the order of ``groups``."""
+    best = {best_on_validation([g for g in groups if g.record.model == group.record.model]).label for group in groups}
+    return [group for group in groups if group.label in best]
+
+
+def _validated(group: Group) -> float:
+    values = group.valid_values(SELECTING)
+    return sum(values) / len(values) if values else float("-inf")
 
 
 def test_metrics(record: RunRecord, history: str) -> Mapping[str, float]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-Kind = Literal["text", "number", "best", "code", "warning"]
+Kind = Literal["text", "number", "best", "code", "warning", "absent"]
 
 ABSENT = "–"
 
@@ -50,6 +50,21 @@ class Picture:
     caption: str
     alternative: str
     wide: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """A headed piece of a chapter; it is left out of the page where it holds nothing."""
+
+    title: str
+    sentences: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Nothing to show."""
+        return not (self.sentences or self.tables or self.pictures)
 
 
 @dataclass(frozen=True)

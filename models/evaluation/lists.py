@@ -7,26 +7,30 @@ Shape legend: u users, k list length, n items.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.evaluation.mode import eval_mode, model_device
 from models.evaluation.ranking import as_module
 from models.interface import Recommender
+from models.sequences.batch import SequenceBatch
 from models.sequences.dataset import SPLITS, SequenceData
 from models.sequences.seeding import Stream, stream_generator
 
 
 @dataclass(frozen=True)
 class ListTable:
-    """The recommended items of every user of a split.
+    """The recommended items of many users.
 
     Attributes:
-        split: ``"valid"`` or ``"test"``.
+        split: ``"valid"`` or ``"test"``: what each user had before the split's target is the history; ``"next"``: all
+            that is known of a user is.
         user: int32 ``[u]``, internal user index.
         items: int32 ``[u, k]``, best first.
         n_items: Size of the catalogue.
@@ -73,19 +77,49 @@ def recommended_lists(
         SequenceDataError: When no user can be evaluated.
         RecommendationError: When a user has fewer than ``k`` candidates, or the scores are NaN.
     """
+    device = model_device(as_module(model))
+    examples = data.evaluation_examples(split).to(device)
+
+    def batches() -> Iterator[tuple[SequenceBatch, Tensor]]:
+        for index in torch.arange(len(examples), device=device).split(batch_size):
+            longest = int((examples.end[index] - examples.start[index]).max())
+            yield examples.batch(index, max_length=max_length), examples.batch(index, max_length=longest).item_ids
+
+    items = _best_items(model, batches(), k=k, masked=masked, seed=seed, stream=SPLITS.index(split))
+    return ListTable(split, examples.user.cpu().numpy().astype(np.int32), items, data.n_items)
+
+
+def next_lists(
+    model: Recommender, data: SequenceData, *, k: int, max_length: int, batch_size: int = 256, seed: int = 0
+) -> ListTable:
+    """The ``k`` best items for every user after all that is known of them, which is left out of the list.
+
+    Arguments and errors as for :func:`recommended_lists`.
+    """
+    device = model_device(as_module(model))
+
+    def batches() -> Iterator[tuple[SequenceBatch, Tensor]]:
+        for start in range(0, data.n_users, batch_size):
+            batch, seen = data.serving_batch(data.users[start : start + batch_size], max_length=max_length)
+            yield batch.to(device), seen.to(device)
+
+    items = _best_items(model, batches(), k=k, masked=True, seed=seed, stream=len(SPLITS))
+    return ListTable("next", data.users.astype(np.int32), items, data.n_items)
+
+
+def _best_items(
+    model: Recommender, batches: Iterable[tuple[SequenceBatch, Tensor]], *, k: int, masked: bool, seed: int, stream: int
+) -> NDArray[np.int32]:
+    """int32 ``[u, k]``: the lists for batches of histories, each with what its users have seen."""
     module = as_module(model)
     device = model_device(module)
-    examples = data.evaluation_examples(split).to(device)
     parts: list[NDArray[np.int32]] = []
     with eval_mode(module):
-        for number, index in enumerate(torch.arange(len(examples), device=device).split(batch_size)):
-            batch = examples.batch(index, max_length=max_length)
-            longest = int((examples.end[index] - examples.start[index]).max())
-            seen = examples.batch(index, max_length=longest).item_ids if masked else None
-            generator = stream_generator(seed, Stream.EVALUATION, SPLITS.index(split), number, device=device)
-            best = model.recommend(batch, k=k, exclude=seen, generator=generator).items
+        for number, (batch, seen) in enumerate(batches):
+            generator = stream_generator(seed, Stream.EVALUATION, stream, number, device=device)
+            best = model.recommend(batch, k=k, exclude=seen if masked else None, generator=generator).items
             parts.append(best.cpu().numpy().astype(np.int32))
-    return ListTable(split, examples.user.cpu().numpy().astype(np.int32), np.concatenate(parts), data.n_items)
+    return np.concatenate(parts)
 
 
 def list_metrics(

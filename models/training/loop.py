@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from models.training.schedule import learning_rate, make_optimiser, set_learning
 from models.training.watch import FAILED_BATCH_FILE, LossWatch, write_failed_batch
 
 log = logging.getLogger(__name__)
+
+EpochCallback = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def fit(
     seed: int,
     run_dir: Path,
     progress: ProgressCallback | None = None,
+    on_epoch: EpochCallback | None = None,
 ) -> FitResult:
     """Train, validate, keep the best epoch; resume when ``run_dir`` holds an unfinished run.
 
@@ -79,6 +83,8 @@ def fit(
         run_dir: The run's folder.
         progress: Called as ``progress("epoch <n>", steps done, steps)``, and by :func:`evaluate`; in the first process
             only.
+        on_epoch: Called with each new row of ``metrics.jsonl`` once it is written, in the first process only. Epochs
+            that an earlier call finished are not told again; what the callback raises ends the training.
 
     Raises:
         ConfigError: For all positions with a model that is not causal, or a device that is not there.
@@ -86,7 +92,10 @@ def fit(
         TrainingError: When a loss is not finite; with epoch, step, parts and the file that holds the batch.
     """
     with open_runtime(config) as runtime:
-        return _Fit(model, data, config, seed=seed, run_dir=run_dir, progress=progress, runtime=runtime).run()
+        state = _Fit(model, data, config, seed=seed, run_dir=run_dir, runtime=runtime)
+        if state.workers.first:
+            state.progress, state.on_epoch = progress, on_epoch
+        return state.run()
 
 
 class _Fit:
@@ -100,12 +109,12 @@ class _Fit:
         *,
         seed: int,
         run_dir: Path,
-        progress: ProgressCallback | None,
         runtime: Runtime,
     ) -> None:
         self.model, self.data, self.config, self.seed, self.run_dir = model, data, config, seed, run_dir
         self.runtime, self.workers, self.device = runtime, runtime.workers, runtime.device
-        self.progress = progress if self.workers.first else None
+        self.progress: ProgressCallback | None = None
+        self.on_epoch: EpochCallback | None = None
         self.module = as_module(model)
         self.positions: Positions = choose_positions(config, causal=model.causal)
         self.module.to(self.device)
@@ -249,6 +258,8 @@ class _Fit:
             self.journal.save_best(counters)
         self.journal.save_last(counters)
         self.journal.write_log(counters)
+        if self.on_epoch is not None:
+            self.on_epoch(row)
 
     def _validate(self, epoch: int, row: dict[str, Any]) -> None:
         counters, config = self.counters, self.config

@@ -35,6 +35,8 @@ def reelstore(*words, root, timeout=120):
         (["store", "show", "synthetic/videomae"], "reelstore extract"),
         (["evaluate", "no-such-run"], "no-such-run"),
         (["recommend", "no-such-run", "--user", "u1"], "no-such-run"),
+        (["index", "no-such-run", "--out", "served"], "no-such-run"),
+        (["slices", "no-such-run"], "no-such-run"),
     ],
 )
 def test_a_wrong_call_ends_with_2_and_one_clear_message(words, message, tmp_path):
@@ -83,9 +85,12 @@ def test_help_names_every_command_of_the_contract(tmp_path):
         "stores",
         "store",
         "train",
+        "sweep",
         "evaluate",
         "report",
         "recommend",
+        "index",
+        "slices",
         "deploy",
         "doctor",
     ):

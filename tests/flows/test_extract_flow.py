@@ -3,8 +3,10 @@
 import base64
 import io
 import json
+import os
 import re
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,13 +16,16 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, 
 
 from feature_store import FeatureStore, NoSnapshotError, QualityGateError
 from flows import settings
+from flows.errors import WorkError
 from flows.extract import extract_dataset
 from flows.jobs.prepare import prepare_dataset
 from flows.jobs.sessions import SESSIONS
+from flows.settings import REPOSITORY
 
 pytestmark = pytest.mark.timeout(600)
 
 DATASET = "microlens-50k"
+SHARED = Path(os.environ.get("REELSTORE_SHARED", REPOSITORY.parent / "shared"))
 
 
 @pytest.fixture
@@ -35,6 +40,12 @@ def ask(automatic_server, site, tmp_path, monkeypatch):
 
     with temporary_settings({PREFECT_API_URL: automatic_server, PREFECT_SERVER_EPHEMERAL_ENABLED: False}):
         yield post
+
+
+@flow(name="verify-for-a-test")
+def verify(folder, **options):
+    options = {"checkpoint": "tiny", **options}
+    return extract_dataset(str(folder), features=["videomae"], options=options, verify=1.0)
 
 
 @flow(name="extract-for-a-test")
@@ -93,3 +104,18 @@ def test_a_gate_of_one_feature_stops_no_other(ask):
 
 def table(ask, key):
     return json.loads(artifact(ask, key)["data"])
+
+
+def test_a_video_that_decodes_differently_in_full_fails_the_run_and_is_listed(ask, tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in ("torchcodec_h265_video.mp4", "decord_video_90.mov"):
+        (folder / name).write_bytes((SHARED / "data" / "videos" / name).read_bytes())
+    with pytest.raises(WorkError, match=r"1 of 2 videos of \S*clips decode differently.* is torchcodec_h265_video"):
+        verify(folder, decoder="decord")
+    (key,) = {row["key"] for row in ask("artifacts/latest") if str(row["key"]).startswith("verify-")}
+    rows = {row["item_id"]: row for row in table(ask, key)}
+    assert {name: row["verdict"] for name, row in rows.items()} == {"torchcodec_h265_video": "different"}
+    (report,) = verify(folder)
+    assert report["failed"] == 0
+    assert table(ask, key) == []

@@ -14,7 +14,7 @@ import pytest
 from feature_store import FeatureShard, FeatureStore
 from flows.commands.lineage import lineage
 from flows.jobs.lineage import trace
-from flows.jobs.train import git_sha, lock_hash
+from flows.jobs.provenance import git_sha, lock_hash
 from flows.settings import Settings
 from models.errors import RecordError
 from models.evaluation.record import EvaluationProtocol, RunRecord, SplitMetrics, StoreVersion

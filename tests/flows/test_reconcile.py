@@ -14,8 +14,9 @@ from flows.durations import parse_duration
 from flows.errors import CallError
 from flows.jobs.freshness import Age, ages, refresh_parameters
 from flows.jobs.outdated import outdated_experiments
+from flows.jobs.pinning import missing_stores
 from flows.jobs.prepare import prepare_dataset
-from flows.jobs.train import missing_stores, run_experiment
+from flows.jobs.train import run_experiment
 from flows.reconcile import check_freshness, reconcile
 from flows.settings import Settings
 from flows.train import train_mealrec

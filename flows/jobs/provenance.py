@@ -1,0 +1,38 @@
+"""What made a run: the commit, the locked versions, the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+
+from flows.settings import REPOSITORY, resolve_device
+
+
+def git_sha() -> str | None:
+    """Commit of this checkout, with ``+dirty`` for uncommitted changes; None outside a repository."""
+    try:
+        commit = _git("rev-parse", "HEAD").strip()
+        return commit + ("+dirty" if _git("status", "--porcelain", "--untracked-files=no").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def lock_hash() -> str | None:
+    """SHA-256 of ``requirements.lock``."""
+    path = REPOSITORY / "requirements.lock"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def machine(device: str) -> str:
+    """What computed: the accelerator, or the processor and its threads."""
+    import torch
+
+    name = resolve_device(device)
+    if name.startswith("cuda"):
+        return torch.cuda.get_device_name(name)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
