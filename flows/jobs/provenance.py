@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import resource
 import subprocess
 
 from flows.settings import REPOSITORY, resolve_device
@@ -32,6 +33,16 @@ def machine(device: str) -> str:
     if name.startswith("cuda"):
         return torch.cuda.get_device_name(name)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory(device: str) -> int:
+    """Bytes: the most that this process held on the accelerator so far, or in main memory where it computed there."""
+    import torch
+
+    name = resolve_device(device)
+    if name.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(name)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _git(*words: str) -> str:

@@ -17,7 +17,7 @@ from flows.config import ExperimentConfig, dump_toml, load_experiment
 from flows.errors import WorkError
 from flows.jobs.pinning import Pinned, pin
 from flows.jobs.prepare import open_prepared
-from flows.jobs.provenance import git_sha, lock_hash, machine
+from flows.jobs.provenance import git_sha, lock_hash, machine, peak_memory
 from flows.settings import Settings
 from models.evaluation.record import RECORD_FILE, EvaluationProtocol, RunRecord
 
@@ -163,7 +163,7 @@ def _train(
     from flows.jobs.ranking import rank_splits
     from flows.jobs.run_inputs import build_model
     from models.evaluation.figures import check_figures
-    from models.evaluation.ranking import write_ranks
+    from models.evaluation.ranking import as_module, write_ranks
     from models.evaluation.seal import open_test_split
     from models.training.config import TrainingConfig
     from models.training.loop import fit
@@ -183,7 +183,12 @@ def _train(
         return
     write_ranks(run_dir / RANKS_FILE, [inputs.with_dataset_numbers(table) for table in tables])
     timings = {"fit": result.seconds, "evaluate": time.perf_counter() - started}
-    record = _record(pinned, inputs, result, tables, run_dir=run_dir, timings=timings, processes=workers.world)
+    size = {
+        "parameters": sum(parameter.numel() for parameter in as_module(model).parameters()),
+        "peak_memory_bytes": peak_memory(training.device),
+        "processes": workers.world,
+    }
+    record = _record(pinned, inputs, result, tables, run_dir=run_dir, timings=timings, size=size)
     check_figures(record, {table.split: table for table in tables})
     record.write(run_dir)
 
@@ -196,7 +201,7 @@ def _record(
     *,
     run_dir: Path,
     timings: dict[str, float],
-    processes: int,
+    size: dict[str, int],
 ) -> RunRecord:
     from datasets_spec.partfile import sha256_of
     from flows.jobs.finished_run import WEIGHTS_HASH, best_weights
@@ -232,7 +237,7 @@ def _record(
             "steps": result.steps,
             "stopped_early": result.stopped_early,
             "machine": machine(config.training["device"]),
-            "processes": processes,
+            **size,
             "missing": inputs.missing,
             WEIGHTS_HASH: None if weights is None else sha256_of(weights),
         },

@@ -52,12 +52,17 @@ class TransformerBlock(nn.Module):
         self.feed_forward = FeedForward(d, inner, dropout=dropout, activation=activation)
         self.feed_forward_norm = nn.LayerNorm(d, eps=NORM_EPS)
 
-    def forward(self, x: Tensor, *, attend: Tensor | None = None) -> Tensor:
-        """Encode float ``[b, l, d]`` into float ``[b, l, d]``; ``attend`` as in :class:`MultiHeadAttention`."""
+    def forward(self, x: Tensor, *, attend: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+        """Encode float ``[b, l, d]``; arguments and result as in :meth:`TransformerEncoder.forward`."""
+        context = self.attention_norm(x) if self.norm_first else x
+        queries = context
+        if at is not None:
+            x, queries = _rows(x, at), _rows(context, at)
+            attend = None if attend is None else _rows(attend.expand(len(x), -1, -1, -1).squeeze(1), at).unsqueeze(1)
+        x = x + self.attention_dropout(self.attention(queries, context=context, attend=attend))
         if self.norm_first:
-            x = x + self.attention_dropout(self.attention(self.attention_norm(x), attend=attend))
             return x + self.feed_forward(self.feed_forward_norm(x))
-        x = self.attention_norm(x + self.attention_dropout(self.attention(x, attend=attend)))
+        x = self.attention_norm(x)
         return self.feed_forward_norm(x + self.feed_forward(x))
 
 
@@ -94,19 +99,27 @@ class TransformerEncoder(nn.Module):
         self.last_norm = nn.LayerNorm(d, eps=NORM_EPS) if norm_first else nn.Identity()
         self.apply(init_linear)
 
-    def forward(self, x: Tensor, *, attend: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, attend: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """Encode.
 
         Args:
             x: float ``[b, l, d]``.
             attend: bool, broadcastable to ``[b, heads, l, l]``, True where a query may look; None: everywhere.
+            at: int64 ``[b]``: the only position of each row that is wanted, so that the last block computes no other;
+                ``attend`` is then ``[b or 1, 1, l, l]``. None: all of them.
 
         Returns:
-            float ``[b, l, d]``.
+            float ``[b, l, d]``; with ``at`` ``[b, 1, d]``.
         """
-        for block in self.blocks:
-            x = block(x, attend=attend)
+        last = len(self.blocks) - 1
+        for number, block in enumerate(self.blocks):
+            x = block(x, attend=attend, at=at if number == last else None)
         return self.last_norm(x)
+
+
+def _rows(x: Tensor, at: Tensor) -> Tensor:
+    """Of ``[b, l, d]`` the rows at int64 ``[b]``, as ``[b, 1, d]``."""
+    return x.gather(1, at[:, None, None].expand(-1, 1, x.shape[2]))
 
 
 def init_linear(module: nn.Module, *, std: float = 0.02) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from models.interface import FeatureTables, LossTerms, TopK
 from models.modules.retrieval import score_all, top_k
-from models.modules.sequence_encoder import EncoderConfig, SequenceEncoder, build_encoder, last_state, predictions
+from models.modules.sequence_encoder import EncoderConfig, SequenceEncoder, build_encoder, predictions
 from models.modules.softmax_head import SoftmaxHead, SoftmaxHeadConfig
 from models.sequences.batch import SequenceBatch
 
@@ -55,7 +55,7 @@ class SASRec(nn.Module):
     def query(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """float32 ``[b, d]``: the last state, whose inner product with an item's vector is the item's score."""
         del generator
-        return last_state(self.encoder(batch.item_ids, batch.mask), batch.last_position)
+        return self.encoder.last(batch.item_ids, batch.mask, batch.last_position)
 
     def item_vectors(self) -> Tensor:
         """float32 ``[n + 1, d]``; row 0 is padding."""

@@ -128,3 +128,18 @@ def test_an_empty_history_is_finite():
 def test_last_state_by_hand():
     hidden = torch.arange(12.0).view(2, 3, 2)
     assert last_state(hidden, torch.tensor([0, 2])).tolist() == [[0.0, 1.0], [10.0, 11.0]]
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_one_wanted_position_is_that_row_of_the_whole(norm_first, layers):
+    encoder = seeded(TransformerEncoder(8, layers, heads=2, inner=16, norm_first=norm_first)).double()
+    x = random(4, 6, 8).double()
+    mask = torch.arange(6) < torch.tensor([[6], [3], [1], [0]])
+    attend = attention_mask(mask, causal=True)
+    at = (mask.sum(dim=1) - 1).clamp(min=0)
+    whole = encoder(x, attend=attend)
+    found = encoder(x, attend=attend, at=at)
+    assert found.shape == (4, 1, 8)
+    torch.testing.assert_close(found.squeeze(1), whole[torch.arange(4), at], rtol=0, atol=1e-12)
+    torch.testing.assert_close(encoder(x, at=at).squeeze(1), encoder(x)[torch.arange(4), at], rtol=0, atol=1e-12)
