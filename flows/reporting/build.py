@@ -209,6 +209,8 @@ def headlines(chapters: Sequence[Chapter]) -> list[str]:
         rows = [row for row in rows if "ndcg@10" in row.values]
         if not rows:
             continue
+        whole = max(row.candidates for row in rows)  # a run that dropped items ranked fewer: no comparison
+        rows = [row for row in rows if row.candidates == whole]
         best = max(rows, key=lambda row: row.values["ndcg@10"])
         ratio = f", {best.ratio:.2f} times popularity" if best.ratio is not None and best.model != "popularity" else ""
         sentences.append(

@@ -22,6 +22,7 @@ from flows.reporting.runs import (
 from flows.reporting.significance import REFERENCE, comparison_table
 from flows.reporting.view import Cell, Picture, Table, count, real, text
 from models.evaluation.metrics import parse_metric
+from models.evaluation.record import RunRecord
 
 #: Besides HR and NDCG at every cut-off, MRR at the largest.
 _KINDS = ("hr", "ndcg")
@@ -93,7 +94,7 @@ def _row(group: Group, history: str, groups: Sequence[Group], *, toy: bool) -> M
     columns = {name: group.values(history, name) for name in test_metrics(record, history)}
     columns = {name: values for name, values in columns.items() if values}
     several = len(group.runs) > 1
-    reference = _reference(groups, record.dataset_version)
+    reference = _reference(groups, record)
     ours = columns.get("ndcg@10")
     theirs = reference.values(history, "ndcg@10") if reference else []
     return MetricRow(
@@ -110,9 +111,14 @@ def _row(group: Group, history: str, groups: Sequence[Group], *, toy: bool) -> M
     )
 
 
-def _reference(groups: Sequence[Group], dataset_version: str) -> Group | None:
-    fitting = [g for g in groups if g.record.model == REFERENCE and g.record.dataset_version == dataset_version]
-    return fitting[-1] if fitting else None
+def _reference(groups: Sequence[Group], record: RunRecord) -> Group | None:
+    """Popularity on the same data among as many candidates."""
+
+    def alike(other: RunRecord) -> bool:
+        mine, theirs = record.protocol.n_candidates, other.protocol.n_candidates
+        return other.model == REFERENCE and other.dataset_version == record.dataset_version and mine == theirs
+
+    return next((group for group in reversed(groups) if alike(group.record)), None)
 
 
 def _mean_or_zero(values: Sequence[float]) -> float:

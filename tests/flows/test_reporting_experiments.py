@@ -229,3 +229,14 @@ def test_page_has_the_parts_that_hold_something(tmp_path):
     # NDCG@10 of the models, hits by cut-off, four training curves, one ablation, one line
     assert html.count("data:image/svg+xml") == 2 + 4 + 1 + 1
     assert page.n_runs == 8
+
+
+def test_a_run_that_dropped_items_is_compared_with_none_that_ranked_all(tmp_path):
+    for model, n_items, n_hits in (("popularity", 1000, 20), ("sasrec", 1000, 50), ("tedrec", 700, 90)):
+        make_run(tmp_path, model=model, dataset="synthetic", seed=0, ranks=hits(200, n_hits), n_items=n_items)
+    page = tmp_path / "report.html"
+    build_report(Settings(root=tmp_path), None, page)
+    text = page.read_text()
+    assert "of 2 models, sasrec has the highest test NDCG@10: 0.2500" in text
+    assert "2.50 times popularity" in text
+    assert "4.50" not in text
