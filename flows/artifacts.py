@@ -116,13 +116,13 @@ def picture(strips: Sequence[Strip]) -> str:
     """Strips of frames as one small JPEG, in a data URI, so that it is shown without a web server."""
     from PIL import Image
 
-    width, height = _CELL
-    columns = max(len(strip.frames) for strip in strips)
-    sheet = Image.new("RGB", (columns * width, len(strips) * height), "white")
-    for row, strip in enumerate(strips):
-        for column, frame in enumerate(strip.frames):
-            small = _thumbnail(frame.uri)
-            sheet.paste(small, (column * width, row * height))
+    rows = [[_thumbnail(frame.uri) for frame in strip.frames] for strip in strips]
+    width = max(image.width for row in rows for image in row)
+    height = max(image.height for row in rows for image in row)
+    sheet = Image.new("RGB", (max(map(len, rows)) * width, len(rows) * height), "white")
+    for line, row in enumerate(rows):
+        for column, image in enumerate(row):
+            sheet.paste(image, (column * width, line * height))
     buffer = io.BytesIO()
     sheet.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -148,7 +148,8 @@ def _figures(store: Any) -> dict[str, Any]:
     drift = figures.pop("drift", None)
     coverage = figures.pop("coverage")
     shown = {"coverage": round(coverage["share"], 4), "drift": drift and round(drift["distance"], 6)}
-    return {"version": snapshot.version, **shown, **figures}
+    short = {name: float(f"{value:.5g}") if isinstance(value, float) else value for name, value in figures.items()}
+    return {"version": snapshot.version, **shown, **short}
 
 
 def _limits(gates: Gates) -> str:
