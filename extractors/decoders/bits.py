@@ -25,7 +25,8 @@ class Bits:
 
     def golomb(self) -> int:
         """The next unsigned Exp-Golomb number (ITU-T H.264, 9.1); zero beyond the end."""
-        zeros = 0
-        while not self.overrun and self.take(1) == 0:
-            zeros += 1
-        return (1 << zeros) - 1 + self.take(zeros)
+        left = max(self._left, 0)
+        rest = self._value & ((1 << left) - 1)
+        zeros = left - rest.bit_length()
+        self._left = left - 2 * zeros - 1
+        return (rest >> self._left) - 1 if self._left >= 0 else 0

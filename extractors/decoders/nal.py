@@ -13,31 +13,12 @@ highest temporal sub-layer (in a lower one, pictures of higher sub-layers may st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from extractors.decoders.bits import Bits
+from extractors.decoders.notes import PacketNotes
 
 _HIGH_PROFILES = frozenset((44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244))
 _HEVC_NON_REFERENCE = frozenset(range(0, 16, 2))
-
-
-@dataclass(frozen=True)
-class PacketNotes:
-    """What the headers of one packet say.
-
-    Attributes:
-        entry: Decoding may start here.
-        reference: Another picture may refer to this one (within its sub-layer, for HEVC).
-        layer: Temporal sub-layer (0 for H.264).
-        parameter_sets: Sequence, picture and video parameter sets inside the packet.
-        whole: The lengths of its units add up to the packet; False tells of damage.
-    """
-
-    entry: bool
-    reference: bool
-    layer: int
-    parameter_sets: tuple[bytes, ...]
-    whole: bool = True
+_SLICE_HEAD = 32  # bytes of a slice, in which its frame number lies
 
 
 class NalReader:
@@ -128,7 +109,7 @@ class FrameNumbers:
                 self._bits = _frame_number_bits(b"\0\0\1" + packet[start:end])
             if kind not in (1, 5) or self._bits is None:
                 continue
-            bits = Bits(packet[start + 1 : end].replace(b"\0\0\3", b"\0\0"))
+            bits = Bits(packet[start + 1 : min(end, start + _SLICE_HEAD)].replace(b"\0\0\3", b"\0\0"))
             for _ in range(3):
                 bits.golomb()  # first_mb_in_slice, slice_type, pic_parameter_set_id
             number = bits.take(self._bits)

@@ -2,9 +2,9 @@
 
 The tables of an MP4 file (:mod:`extractors.decoders.sample_table`), or one pass over the packets of any other file,
 give every timestamp of the stream without decoding, so the plan is made first. Each wanted frame needs the packets from
-the last entry point before it, in decoding order and in display order, up to its own; of those, pictures that nothing
-refers to are left out (H.264, HEVC and AV1). Every frame that is kept carries the timestamp it was asked for, which is
-the proof that it is the right one.
+the last entry point before it, in decoding order and in display order, up to its own. Of those, pictures that nothing
+refers to are left out (H.264 and HEVC), or all on which no wanted one depends (AV1). Every frame that is kept carries
+the timestamp it was asked for, which is the proof that it is the right one.
 
 Where that proof fails, or the decoder reports damage, the same is tried without leaving pictures out, then from one and
 from two entry points earlier; last, and at once for streams whose packets do not tell enough, the whole stream is
@@ -24,6 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from extractors.decoders import sequential
+from extractors.decoders.av1 import follow
 from extractors.decoders.batch import FrameBatch
 from extractors.decoders.container import (
     PacketReader,
@@ -36,6 +37,7 @@ from extractors.decoders.container import (
     upright_rgb,
 )
 from extractors.decoders.nal import FrameNumbers
+from extractors.decoders.pared import Paring, cut, pare
 from extractors.decoders.scan import NotAsForetoldError, Scan, Supply, look_up, scan_packets
 from extractors.sampling import SamplePlan, plan_samples
 
@@ -91,18 +93,19 @@ def _climb(path: Path, stream: VideoStream, scan: Scan, *, n: int, fps: float) -
     plan = plan_samples([scan.pts[at] for at in order], scan.duration[order[-1]], scan.time_base, n=n, fps=fps)
     wanted = [order[position] for position in plan.index]
     stamps = [scan.pts[at] for at in wanted]
-    tried: list[tuple[list[tuple[int, int]], set[int]]] = []
+    tried: list[tuple[list[tuple[int, int]], Paring]] = []
     for name, skip, back in _RUNGS:
-        runs, spare = _runs(scan, wanted, back), scan.spare - set(wanted) if skip else set[int]()
-        if (runs, spare) in tried:
+        runs = _runs(scan, wanted, back)
+        paring = _pare(scan, wanted, runs) if skip else Paring(set(), {})
+        if (runs, paring) in tried:
             continue
-        tried.append((runs, spare))
+        tried.append((runs, paring))
         with _supply(path, stream, scan) as (source, supply):
-            result = _decode_runs(source, supply, runs, spare, set(stamps), scan.numbers)
+            result = _decode_runs(source, supply, runs, paring, set(stamps), scan.numbers)
         if result is None:
             continue
         frames, seen, decoded = result
-        if all(pts in frames for pts in stamps) and _complete(scan, seen, runs, spare):
+        if all(pts in frames for pts in stamps) and _complete(scan, seen, runs, paring.spare):
             return _batch([frames[pts] for pts in stamps], scan, plan, name=name, decoded=decoded)
     return None
 
@@ -121,11 +124,25 @@ def _runs(scan: Scan, wanted: list[int], back: int) -> list[tuple[int, int]]:
     return runs
 
 
+def _pare(scan: Scan, wanted: list[int], runs: list[tuple[int, int]]) -> Paring:
+    """What is left out between the entry points and the wanted pictures."""
+    paring = Paring(scan.spare - set(wanted), {})
+    if scan.codec != "av1":
+        return paring
+    for start, end in runs:
+        pictures = follow(scan.frames[start : end + 1])
+        if pictures is not None:
+            spare, cuts = pare(pictures, start, set(wanted))
+            paring.spare.update(spare)
+            paring.cuts.update(cuts)
+    return paring
+
+
 def _decode_runs(
     stream: VideoStream,
     supply: Supply,
     runs: list[tuple[int, int]],
-    spare: set[int],
+    paring: Paring,
     wanted: set[int],
     numbers: FrameNumbers | None,
 ) -> tuple[dict[int, VideoFrame], set[int], int] | None:
@@ -141,7 +158,7 @@ def _decode_runs(
     for start, end in runs:
         if stream.codec_context.is_open:
             stream.codec_context.flush_buffers()
-        packets = _needed(supply(start, end), spare, numbers)
+        packets = _needed(supply(start, end), paring, numbers)
         for produced, fault in decode(stream, packets):
             decoded += len(produced)
             if fault is not None:
@@ -160,15 +177,17 @@ def _decode_runs(
 
 
 def _needed(
-    packets: Iterator[tuple[int, VideoPacket]], spare: set[int], numbers: FrameNumbers | None
+    packets: Iterator[tuple[int, VideoPacket]], paring: Paring, numbers: FrameNumbers | None
 ) -> Iterator[VideoPacket]:
-    """The packets of one stretch without the spare ones; all are watched for missing ones between them."""
+    """What is needed of the packets of one stretch; all are watched for missing ones between them."""
     if numbers is not None:
         numbers.restart()
     for position, packet in packets:
         if numbers is not None:
             numbers.note(bytes(packet))
-        if position not in spare:
+        if position in paring.cuts:
+            yield cut(packet, paring.cuts[position])
+        elif position not in paring.spare:
             yield packet
 
 

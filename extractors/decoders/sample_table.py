@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +24,8 @@ from av.video.stream import VideoStream
 
 from extractors.decoders.av1 import Av1Reader
 from extractors.decoders.boxes import boxes
-from extractors.decoders.nal import NalReader, PacketNotes
+from extractors.decoders.nal import NalReader
+from extractors.decoders.notes import PacketNotes
 
 _HEAD = 6  # bytes: the length of a sample's first unit, and its header
 _AT_ONCE = 1 << 16  # bytes
@@ -67,10 +69,10 @@ class SampleTable:
                 return []
             alike: dict[int, PacketNotes] = {}
             found: list[PacketNotes] = []
-            for at, header in enumerate(headers):
+            for header, size, position in zip(headers, self.size.tolist(), self.position.tolist(), strict=True):
                 notes = alike.get(header)
                 if notes is None:
-                    notes = reader.read(os.pread(file.fileno(), int(self.size[at]), int(self.position[at])))
+                    notes = reader.read(os.pread(file.fileno(), size, position))
                     if header >= 0:
                         alike[header] = notes
                 found.append(notes)
@@ -117,8 +119,8 @@ def read_table(path: Path, container: InputContainer, stream: VideoStream) -> Sa
         offset = _display_offsets(file, length, stream.id, stream.frames)
     if offset is None:
         return None
-    rows = [(at.timestamp, at.pos, at.size, at.flags) for at in index]
-    dts, position, size, flags = np.fromiter(chain.from_iterable(rows), np.int64, 4 * len(rows)).reshape(-1, 4).T
+    rows = chain.from_iterable(map(attrgetter("timestamp", "pos", "size", "flags"), index))
+    dts, position, size, flags = np.fromiter(rows, np.int64, 4 * len(index)).reshape(-1, 4).T
     if (np.diff(dts) <= 0).any() or (np.diff(position) <= 0).any():
         return None
     if (size < 1).any() or (position < 0).any() or (position + size > length).any():

@@ -18,7 +18,8 @@ from av.video.stream import VideoStream
 
 from extractors.decoders.av1 import Av1Reader
 from extractors.decoders.container import PacketReader, VideoPacket, codec_name, time_base_of
-from extractors.decoders.nal import FrameNumbers, NalReader, PacketNotes
+from extractors.decoders.nal import FrameNumbers, NalReader
+from extractors.decoders.notes import Frame, PacketNotes
 from extractors.decoders.sample_table import HeaderReader, SampleTable, read_table
 
 KEEP_BYTES = 256 << 20
@@ -48,6 +49,7 @@ class Scan:
     shown: list[bool] = field(default_factory=list[bool])
     entries: list[int] = field(default_factory=list[int])
     spare: set[int] = field(default_factory=set[int])
+    frames: list[tuple[Frame, ...]] = field(default_factory=list["tuple[Frame, ...]"])
     kept: list[VideoPacket] | None = field(default_factory=list[VideoPacket])
     problem: str | None = None
     supply: Supply | None = None
@@ -131,12 +133,14 @@ def _note_headers(scan: Scan, notes: list[PacketNotes], extradata: bytes | None)
     """Note which packets are entry points and which nothing refers to, as the packets themselves say."""
     if len(notes) != len(scan.pts):
         raise NotAsForetoldError
-    if not all(note.whole for note in notes):
+    kinds = {id(note): note for note in notes}.values()  # most packets share theirs
+    if not all(note.whole for note in kinds):
         scan.problem = "a packet is damaged"
         return
-    highest = max(note.layer for note in notes)
+    highest = max(note.layer for note in kinds)
     scan.entries = [at for at, note in enumerate(notes) if note.entry]
     scan.spare = {at for at, note in enumerate(notes) if not note.reference and note.layer == highest}
+    scan.frames = [note.frames for note in notes]
     sets = _ParameterSets(extradata or b"")
     if not all(sets.known(note, first=at == 0) for at, note in enumerate(notes) if at == 0 or note.parameter_sets):
         scan.problem = "parameter sets change within the stream"
@@ -187,6 +191,7 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> Scan:
             return scan
         if headers is not None:
             notes = headers.read(content)
+            scan.frames.append(notes.frames)
             entry, highest = notes.entry, max(highest, notes.layer)
             if not notes.reference:
                 spare[position] = notes.layer

@@ -7,13 +7,13 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import polars as pl
 import pytest
 import ray
 from distributed import LocalCluster
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, temporary_settings
+from prefect_api import ask
 
 from feature_store import FeatureStore
 from flows import settings
@@ -63,7 +63,7 @@ def test_two_processes_encode_the_shards(automatic_server, cluster):
 
     def processes():
         body = {"sort": "TIMESTAMP_DESC", "logs": {"level": {"ge_": 20}, "timestamp": {"after_": begun}}}
-        logs = httpx.post(f"{automatic_server}/logs/filter", json=body, timeout=60).raise_for_status().json()
+        logs = ask(automatic_server, "/logs/filter", **body)
         return {found[1] for log in logs if (found := re.search(r"items, in process (\d+) on", log["message"]))}
 
     end = time.monotonic() + 30  # logs reach the server a little later

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import pytest
+from prefect_api import ask
 
 from feature_store import FeatureStore
 from flows.deployfile import read_file
@@ -143,8 +143,7 @@ def test_a_training_flow_refuses_an_experiment_of_another_model(service):
 
 
 def test_a_crash_that_is_none_starts_nothing_again(service):
-    answer = httpx.post(f"{service.url}/flow_runs/filter", json={"flows": {"name": {"any_": ["train-dimerec"]}}})
-    (trained,) = answer.raise_for_status().json()
+    (trained,) = ask(service.url, "/flow_runs/filter", flows={"name": {"any_": ["train-dimerec"]}})
     run(service, "rerun-crashed/rerun-crashed", f"flow_run_id={trained['id']}")
     assert flow_run_states(service, "train-dimerec") == ["COMPLETED"]
 
@@ -190,8 +189,8 @@ def test_reconcile_starts_the_trainings_whose_inputs_moved_on(service):
 
 def flow_run_states(service, flow):
     """States of all runs of a flow, as the server's API tells them."""
-    answer = httpx.post(f"{service.url}/flow_runs/filter", json={"flows": {"name": {"any_": [flow]}}}, timeout=30)
-    return sorted(run["state_type"] for run in answer.raise_for_status().json())
+    runs = ask(service.url, "/flow_runs/filter", flows={"name": {"any_": [flow]}})
+    return sorted(run["state_type"] for run in runs)
 
 
 def write_shortvideo(folder, service):

@@ -8,11 +8,11 @@ import re
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 from PIL import Image
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, temporary_settings
+from prefect_api import client
 
 from feature_store import FeatureStore, NoSnapshotError, QualityGateError
 from flows import settings
@@ -36,9 +36,12 @@ def ask(automatic_server, site, tmp_path, monkeypatch):
     prepare_dataset(settings.load(), DATASET, {"source": site})
 
     def post(what, **body):
-        return httpx.post(f"{automatic_server}/{what}/filter", json=body, timeout=60).raise_for_status().json()
+        return api.post(f"/{what}/filter", json=body).raise_for_status().json()
 
-    with temporary_settings({PREFECT_API_URL: automatic_server, PREFECT_SERVER_EPHEMERAL_ENABLED: False}):
+    with (
+        temporary_settings({PREFECT_API_URL: automatic_server, PREFECT_SERVER_EPHEMERAL_ENABLED: False}),
+        client(automatic_server) as api,
+    ):
         yield post
 
 

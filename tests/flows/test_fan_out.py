@@ -5,8 +5,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import httpx
 import polars as pl
+import prefect_api
 import pytest
 
 from feature_store import FeatureStore
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 
 def ask(service, what, **body):
-    return httpx.post(f"{service.url}/{what}/filter", json=body, timeout=60).raise_for_status().json()
+    return prefect_api.ask(service.url, f"/{what}/filter", **body)
 
 
 def runs_of(service, flow):

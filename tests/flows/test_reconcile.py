@@ -4,9 +4,9 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-import httpx
 import numpy as np
 import pytest
+from prefect_api import client
 
 from feature_store import FeatureShard, FeatureStore
 from flows.config import load_experiment
@@ -80,7 +80,8 @@ def test_reconcile_starts_a_training_once(registered, environment):
 
     assert row(new=True, dry_run=True)["flow_run"] is None
     started = row(new=True)["flow_run"]
-    run = httpx.get(f"{registered.url}/flow_runs/{started}").raise_for_status().json()
+    with client(registered.url) as api:
+        run = api.get(f"/flow_runs/{started}").raise_for_status().json()
     assert run["parameters"]["experiment"] == f"dimerec-{DATASET}"
     again = row(new=True)
     assert (again["flow_run"], again["reason"]) == (None, "never trained; a run of it is under way")

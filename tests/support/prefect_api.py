@@ -22,6 +22,12 @@ def client(url):
     return httpx.Client(base_url=url, timeout=60, transport=Patient())
 
 
+def ask(url, path, **body):
+    """The answer to one POST to the API at ``url``."""
+    with client(url) as api:
+        return api.post(path, json=body).raise_for_status().json()
+
+
 def notice_dead_runs(api, *, after_seconds):
     """Have the server look for dead runs earlier than the 90 s of an installation; the mechanism stays as it is."""
     found = api.post("/automations/filter", json={"limit": 200}).raise_for_status().json()
