@@ -42,7 +42,9 @@ def test_feature_files_belong_to_an_encoder_and_are_strict(path):
 def test_experiment_files_are_named_after_model_and_dataset(path):
     config = load_experiment(path, {})
     datasets.load(config.dataset)
-    assert path.stem == f"{config.model}-{config.dataset}"
+    backbone = config.parameters.get("backbone", "sasrec")
+    name = config.model if backbone == "sasrec" else f"{config.model}-{backbone}"
+    assert path.stem == f"{name}-{config.dataset}"
     assert path.read_text(encoding="utf-8").startswith(f"# reelstore train configs/experiments/{path.name}\n")
 
 

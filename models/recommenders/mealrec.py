@@ -3,8 +3,9 @@
 Paper: Dong, Ma, Zheng, Zha, Yang, Wang, "MealRec: Multi-granularity Sequential Modeling via Hierarchical Diffusion
 Models for Micro-Video Recommendation", KDD 2026, arXiv 2603.01926. No code was public when this was written.
 
-Equations: 6-7 ``modules.temporal_attention``; 8 ``modules.unet1d``; 9-10, 13 ``MealRec._reverse`` with
-``diffusion.samplers``; 11, 14-16 ``MealRec.training_loss``; 12 ``MealRec.preference``; g of 13-14 ``BlindDenoiser``.
+Equations: 6-7 ``modules.content_diffusion`` with ``modules.temporal_attention``; 8 ``modules.unet1d``, computed by
+``modules.frame_unet``; 9-10, 13 ``MealRec._reverse`` with ``diffusion.samplers``; 11, 14-16 ``MealRec.training_loss``;
+12 ``modules.backbone``; g of 13-14 ``modules.blind_denoiser``.
 
 What the paper leaves open, and deviations:
 - ``start``: eq. 13 starts the reverse process at N(0, I). The denoiser g sees x_t and the content of the last video
@@ -22,6 +23,11 @@ What the paper leaves open, and deviations:
 - Raw features are standardised over the catalogue (``modules.feature_table``): the process adds noise of variance 1.
   ``content_width`` may reduce them by one linear map before eq. 6.
 - The U-Net predicts a correction of z_t; its sizes, and those of g, are not given.
+- Backbones other than SASRec keep what is theirs: CL4SRec's loss of the views joins eq. 16, TedRec's text fusion and
+  noise act before eq. 12, and its cosines with temperature 0.07 are the default score instead of eq. 15's products.
+- Without the preference diffusion an MLP fuses preference, frames and text (section 5.3). It is added to the
+  preference and starts at zero: with both processes off the untrained model is its backbone.
+- A video that several histories end in is encoded once per batch (eq. 6), with one draw of dropout.
 
 Shape legend: b batch, l sequence length, f frames, v width of content vectors, d width, n items.
 """
@@ -40,17 +46,17 @@ from models.diffusion import samplers
 from models.diffusion.gaussian import q_sample, randn_like
 from models.diffusion.noise_schedule import NoiseSchedule
 from models.diffusion.schedules import ScheduleName
-from models.errors import MissingFeatureError
 from models.interface import FeatureTables, LossTerms, TopK
+from models.modules.backbone import Backbone, BackboneName, TextFusionConfig, build_backbone
+from models.modules.blind_denoiser import BlindDenoiser, MlpFusion
+from models.modules.content_diffusion import ContentDiffusion
+from models.modules.content_tables import central_frames, global_vectors, vectors
 from models.modules.feature_table import FeatureTable
-from models.modules.initialise import fan_in_linear
 from models.modules.item_embedding import ItemEmbedding
 from models.modules.losses import full_softmax_loss
 from models.modules.retrieval import score_all, top_k
-from models.modules.sequence_encoder import SequenceEncoder, last_state
-from models.modules.temporal_attention import TemporalAttentionEncoder, recency_weights
-from models.modules.transformer import TransformerEncoder, init_linear
-from models.modules.unet1d import UNet1d
+from models.modules.sequence_encoder import SequenceEncoder
+from models.modules.views import ViewConfig
 from models.sequences.batch import SequenceBatch
 
 #: Temperature of the cosine score (TedRec's, the backbone that scores by cosine).
@@ -69,15 +75,21 @@ CONTRACT_EXCEPTIONS = {
 }
 
 
+def _score_of(given: dict[str, object]) -> Literal["dot", "cos_tau"]:
+    return "cos_tau" if given.get("backbone") == "tedrec" else "dot"
+
+
 class Config(StrictModel):
     """Values printed in the paper are marked [P]; grid values [G]; the rest is ours, with its source."""
 
     frames_table: str = "videomae.frames"  # [P] VideoMAE, frame level
     video_table: str = "videomae"  # [P] VideoMAE, global
-    text_table: str = "bert"  # [P] BERT on MicroLens, GloVe on ShortVideo
+    text_table: str = "bert"  # [P] BERT on MicroLens, GloVe on ShortVideo; TedRec as a backbone reads it, too
     frames: int = Field(default=5, ge=1)  # [P] K
     content_width: int | None = Field(default=None, ge=2)  # None: the width of the features, as printed
-    backbone: Literal["sasrec"] = "sasrec"  # [P] one of three
+    backbone: BackboneName = "sasrec"  # [P] one of three
+    views: ViewConfig = ViewConfig()  # of CL4SRec
+    text_fusion: TextFusionConfig = TextFusionConfig()  # of TedRec
     max_length: int = Field(default=10, ge=1)  # [P]
     d: int = Field(default=64, ge=2)  # RecBole's SASRec
     layers: int = Field(default=2, ge=1)  # [P]
@@ -99,8 +111,22 @@ class Config(StrictModel):
     reverse_noise: samplers.ReverseNoise = "none"
     train_t: Literal["uniform", "stride5"] = "uniform"
     detach_targets: bool = True
-    score: Literal["dot", "cos_tau"] = "dot"  # [P] eq. 15
+    score: Literal["dot", "cos_tau"] = Field(default_factory=_score_of)  # [P] eq. 15
     visual_noise_std: float = Field(default=0.0, ge=0.0)  # Fig. 5: 0, .1, .3, .5
+
+    @field_validator("views")
+    @classmethod
+    def _views_are_used(cls, views: ViewConfig, info: ValidationInfo) -> ViewConfig:
+        if views != ViewConfig() and info.data.get("backbone") != "cl4srec":
+            raise ValueError("only backbone='cl4srec' makes views")
+        return views
+
+    @field_validator("text_fusion")
+    @classmethod
+    def _text_fusion_is_used(cls, text_fusion: TextFusionConfig, info: ValidationInfo) -> TextFusionConfig:
+        if text_fusion != TextFusionConfig() and info.data.get("backbone") != "tedrec":
+            raise ValueError("only backbone='tedrec' fuses texts")
+        return text_fusion
 
     @field_validator("sampler_stride")
     @classmethod
@@ -119,92 +145,10 @@ class Config(StrictModel):
         return train_t
 
 
-class BlindDenoiser(nn.Module):
-    """g of eq. 13-14: self-attention over [x_t ; frames ; text], read at x_t. It is never told the step."""
-
-    def __init__(self, d: int, *, visual: int, text: int, heads: int, inner: int, dropout: float) -> None:
-        """Build one transformer block over tokens of width ``d`` and the projections into it."""
-        super().__init__()
-        self.visual = nn.Linear(visual, d)
-        self.text = nn.Linear(text, d)
-        self.kinds = nn.Parameter(torch.empty(3, d).normal_(std=0.02))  # preference, frame, text
-        self.dropout = nn.Dropout(dropout)
-        self.transformer = TransformerEncoder(d, 1, heads=heads, inner=inner, dropout=dropout, norm_first=True)
-        fan_in_linear(self.transformer)
-
-    def forward(self, x_t: Tensor, frames: Tensor, text: Tensor) -> Tensor:
-        """Estimate x_0.
-
-        Args:
-            x_t: float ``[b, d]``, the noisy preference.
-            frames: float ``[b, f, visual]``, the refined frames.
-            text: float ``[b, text]``.
-
-        Returns:
-            float ``[b, d]``.
-        """
-        tokens = torch.cat(
-            (
-                x_t.unsqueeze(1) + self.kinds[0],
-                self.visual(frames) + self.kinds[1],
-                self.text(text).unsqueeze(1) + self.kinds[2],
-            ),
-            dim=1,
-        )  # [b, 1 + f + 1, d]
-        return self.transformer(self.dropout(tokens))[:, 0]
-
-
-class MlpFusion(nn.Module):
-    """What stands in for the preference diffusion in the ablation: an MLP over preference, mean frame and text."""
-
-    def __init__(self, d: int, *, visual: int, text: int, inner: int) -> None:
-        """Build the two layers."""
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(d + visual + text, inner), nn.GELU(), nn.Linear(inner, d))
-        self.layers.apply(init_linear)
-        self.norm = nn.LayerNorm(d)
-
-    def forward(self, x_0: Tensor, frames: Tensor, text: Tensor) -> Tensor:
-        """Arguments and result as in :class:`BlindDenoiser`, from the clean preference."""
-        return self.norm(self.layers(torch.cat((x_0, frames.mean(dim=1), text), dim=-1)))
-
-
-class ContentDiffusion(nn.Module):
-    """The networks of eq. 6-8: temporal encoder, recency context, U-Net."""
-
-    def __init__(self, config: Config, *, width: int, schedule: NoiseSchedule) -> None:
-        """Build them for content vectors of width ``width``."""
-        super().__init__()
-        self.gamma = config.gamma
-        self.cv_tokens = config.cv_tokens
-        self.encoder = TemporalAttentionEncoder(config.frames, width, heads=config.heads, dropout=config.dropout)
-        self.unet = UNet1d(
-            width,
-            context_width=width,
-            channels=config.unet_channels,
-            heads=config.heads,
-            steps=schedule.steps,
-        )
-
-    def context(self, videos: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """c_v of eq. 7 as tokens ``[b, s, v]`` with their mask ``[b, s]`` (None: all real).
-
-        Args:
-            videos: float ``[b, l, v]``, global vectors of the history.
-            mask: bool ``[b, l]``.
-        """
-        weighted = recency_weights(mask, gamma=self.gamma).unsqueeze(-1) * videos  # [b, l, v]
-        if not self.cv_tokens:
-            return weighted.sum(dim=1, keepdim=True), None
-        first = torch.zeros_like(mask)
-        first[:, 0] = True  # an empty history keeps one (zero) token to look at
-        return weighted, mask | first
-
-
 class MealRec(nn.Module):
     """The recommender; parts come from :func:`build`."""
 
-    def __init__(self, config: Config, *, backbone: SequenceEncoder, tables: dict[str, FeatureTable]) -> None:
+    def __init__(self, config: Config, *, backbone: Backbone, tables: dict[str, FeatureTable]) -> None:
         """Assemble.
 
         Args:
@@ -223,37 +167,42 @@ class MealRec(nn.Module):
         width = config.content_width or raw
         self.reduce = nn.Linear(raw, width) if config.content_width else nn.Identity()
         if config.use_tcd:
-            self.content = ContentDiffusion(config, width=width, schedule=self.schedule)
-        if config.use_npd:
-            self.denoiser = BlindDenoiser(
-                backbone.d,
-                visual=width,
-                text=text,
+            self.content = ContentDiffusion(
+                width,
+                frames=config.frames,
                 heads=config.heads,
-                inner=config.inner,
                 dropout=config.dropout,
+                gamma=config.gamma,
+                cv_tokens=config.cv_tokens,
+                channels=config.unet_channels,
+                steps=config.steps,
             )
+        sizes = {"visual": width, "text": text, "inner": config.inner}
+        if config.use_npd:
+            self.denoiser = BlindDenoiser(config.d, heads=config.heads, dropout=config.dropout, **sizes)
         else:
-            self.fusion = MlpFusion(backbone.d, visual=width, text=text, inner=config.inner)
+            self.fusion = MlpFusion(config.d, **sizes)
 
     def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
         """Eq. 16: ranking loss + lambda_T * frame reconstruction + lambda_N * preference reconstruction."""
-        parts: dict[str, Tensor] = {}
-        x_0, text = self.preference(batch), self.tables["text"](batch.last_item)
+        config, parts = self.config, dict[str, Tensor]()
+        x_0, text = self.backbone(batch, generator=generator), self.tables["text"](batch.last_item)  # eq. 12
         frames = self.last_frames(batch)
-        total = frames.new_zeros(())
-        if self.config.use_tcd:
+        if config.use_tcd:
             clean, frames = frames, self._denoise_frames_once(batch, frames, generator)
             parts["content"] = F.mse_loss(frames, self._target(clean))  # eq. 11
-            total = total + self.config.lambda_t * parts["content"]
-        if self.config.use_npd:
+        if config.use_npd:
             estimate = self.denoiser(self._noised(x_0, generator), frames, text)
             parts["preference"] = F.mse_loss(estimate, self._target(x_0))  # eq. 14
-            total = total + self.config.lambda_n * parts["preference"]
         else:
             estimate = self.fusion(x_0, frames, text)
         parts["ranking"] = self._ranking_loss(estimate, batch.target)  # eq. 15
-        total = total + parts["ranking"]
+        parts |= self.backbone.own_losses(batch, generator=generator)
+        weights = {"content": config.lambda_t, "preference": config.lambda_n}
+        total = parts["ranking"]
+        for name, part in parts.items():
+            if name != "ranking":
+                total = total + weights.get(name, 1.0) * part
         return LossTerms(total=total, parts={name: part.detach() for name, part in parts.items()})
 
     def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
@@ -267,27 +216,24 @@ class MealRec(nn.Module):
         """The ``k`` best items outside ``exclude``."""
         return top_k(self.score(batch, generator=generator), k, exclude)
 
-    def preference(self, batch: SequenceBatch) -> Tensor:
-        """x_0 of eq. 12: the sequence encoder's state at the last item, float ``[b, d]``."""
-        return last_state(self.backbone(batch.item_ids, batch.mask), batch.last_position)
-
     def last_frames(self, batch: SequenceBatch) -> Tensor:
-        """z_0 of eq. 6 (without the content module: F_L itself), float ``[b, f, v]``."""
-        frames = self.reduce(self.tables["frames"](batch.last_item))
-        return self.content.encoder(frames) if self.config.use_tcd else frames
+        """z_0 of eq. 6 (without the content module: F_L itself), float ``[b, f, v]``; each video is encoded once."""
+        videos, row = batch.last_item.unique(return_inverse=True)
+        frames = self.reduce(self.tables["frames"](videos))
+        frames = self.content.encoder(frames) if self.config.use_tcd else frames
+        return F.embedding(row, frames.flatten(1)).unflatten(1, frames.shape[1:])
 
     def denoised_preference(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """The result of both reverse processes (eq. 10 and 13), float ``[b, d]``."""
         frames, text = self.last_frames(batch), self.tables["text"](batch.last_item)
         if self.config.use_tcd:
             context, context_mask = self._context(batch)
-            frames = self._reverse(
-                lambda z, t: self.content.unet(z, t, context, context_mask=context_mask), frames, generator
-            )
-        x_0 = self.preference(batch)
+            frames = self._reverse(self.content.unet.given(context, context_mask=context_mask), frames, generator)
+        x_0 = self.backbone.query(batch, generator=generator)  # eq. 12
         if not self.config.use_npd:
             return self.fusion(x_0, frames, text)
-        return self._reverse(lambda x, _: self.denoiser(x, frames, text), x_0, generator)
+        blind = self.denoiser.given(frames, text)
+        return self._reverse(lambda x, _: blind(x), x_0, generator)
 
     def _denoise_frames_once(self, batch: SequenceBatch, frames: Tensor, generator: torch.Generator) -> Tensor:
         context, context_mask = self._context(batch)
@@ -296,7 +242,9 @@ class MealRec(nn.Module):
         return self.content.unet(noisy, t, context, context_mask=context_mask)
 
     def _context(self, batch: SequenceBatch) -> tuple[Tensor, Tensor | None]:
-        return self.content.context(self.reduce(self.tables["video"](batch.item_ids)), batch.mask)
+        videos = self.tables["video"]
+        assert isinstance(videos, FeatureTable)
+        return self.content.context(videos, self.reduce, batch.item_ids, batch.mask)
 
     def _noised(self, x_0: Tensor, generator: torch.Generator) -> Tensor:
         t = self._random_steps(x_0.shape[0], generator)
@@ -339,13 +287,14 @@ def required_features(config: Config) -> tuple[str, ...]:
 
 
 def build(config: Config, *, n_items: int, features: FeatureTables) -> MealRec:
-    """Make the parts and assemble them.
+    """Make the parts and assemble them; the backbone comes first, from the seed's first draws.
 
     Raises:
-        MissingFeatureError: When the frame table does not hold ``config.frames`` vectors per item, or when the
-            global vectors differ from them in width.
+        MissingFeatureError: When the frame table does not hold ``config.frames`` vectors per item, when the global
+            vectors differ from them in width, or when the text table does not hold one vector per item.
     """
-    backbone = SequenceEncoder(
+    std, text = config.visual_noise_std, FeatureTable(vectors(features, config.text_table))
+    encoder = SequenceEncoder(
         ItemEmbedding(n_items, config.d),
         config.max_length,
         layers=config.layers,
@@ -353,32 +302,10 @@ def build(config: Config, *, n_items: int, features: FeatureTables) -> MealRec:
         inner=config.inner,
         dropout=config.dropout,
     )
-    std = config.visual_noise_std
-    tables = {
-        "frames": FeatureTable(_central_frames(config, features), dtype=torch.float16, noise_std=std),
-        "text": FeatureTable(features[config.text_table]),
-    }
+    backbone = build_backbone(config.backbone, encoder, views=config.views, text_fusion=config.text_fusion, text=text)
+    frames = central_frames(features, config.frames_table, config.frames)
+    tables = {"frames": FeatureTable(frames, dtype=torch.float16, noise_std=std), "text": text}
     if config.use_tcd:
-        tables["video"] = FeatureTable(_global_vectors(config, features), noise_std=std)
+        videos = global_vectors(features, config.video_table, frames_table=config.frames_table)
+        tables["video"] = FeatureTable(videos, noise_std=std)
     return MealRec(config, backbone=backbone, tables=tables)
-
-
-def _central_frames(config: Config, features: FeatureTables) -> Tensor:
-    table = features[config.frames_table]
-    if table.ndim != 3 or table.shape[1] < config.frames:
-        raise MissingFeatureError(
-            f"feature table {config.frames_table!r}: expected [items, frames >= {config.frames}, width], "
-            f"got {list(table.shape)}; extract more frames or set frames={table.shape[1] if table.ndim == 3 else 1}"
-        )
-    first = (table.shape[1] - config.frames) // 2
-    return table[:, first : first + config.frames]
-
-
-def _global_vectors(config: Config, features: FeatureTables) -> Tensor:
-    table, width = features[config.video_table], features[config.frames_table].shape[-1]
-    if table.ndim != 2 or table.shape[1] != width:
-        raise MissingFeatureError(
-            f"feature table {config.video_table!r}: expected [items, {width}], as wide as {config.frames_table!r}, "
-            f"got {list(table.shape)}; take both from one encoder"
-        )
-    return table

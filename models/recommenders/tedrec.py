@@ -34,20 +34,19 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.config import StrictModel
 from models.interface import FeatureTables, LossTerms, TopK
+from models.modules.backbone import TextBackbone, TextFusionConfig, text_backbone
+from models.modules.content_tables import vectors
 from models.modules.feature_table import FeatureTable
 from models.modules.item_embedding import ItemEmbedding
 from models.modules.losses import full_softmax_loss
 from models.modules.retrieval import score_all, top_k
-from models.modules.sequence_encoder import SequenceEncoder, last_state
-from models.modules.spectral_fusion import SpectralFusion
-from models.modules.text_adaptor import TextAdaptor
+from models.modules.sequence_encoder import SequenceEncoder
 from models.sequences.batch import SequenceBatch
 
 
-class Config(StrictModel):
-    """Values of the published code are marked [C]; the rest is ours, with its source."""
+class Config(TextFusionConfig):
+    """Values of the published code are marked [C]; those of the text experts are, too."""
 
     text_table: str = "bert"  # [C] BERT over the titles
     max_length: int = Field(default=50, ge=1)  # [C]
@@ -56,8 +55,6 @@ class Config(StrictModel):
     heads: int = Field(default=2, ge=1)  # [C]
     inner: int = Field(default=256, ge=1)  # [C]
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)  # [C]
-    experts: int = Field(default=8, ge=1)  # [C]
-    adaptor_dropout: float = Field(default=0.2, ge=0.0, lt=1.0)  # [C]
     temperature: float = Field(default=0.07, gt=0.0)  # [C]
 
 
@@ -66,16 +63,12 @@ class TedRec(nn.Module):
 
     causal = False
 
-    def __init__(
-        self, *, encoder: SequenceEncoder, adaptor: TextAdaptor, fusion: SpectralFusion, temperature: float
-    ) -> None:
-        """Assemble; the encoder's item table also scores."""
+    def __init__(self, backbone: TextBackbone, *, temperature: float) -> None:
+        """Rank with a backbone's states and its own item table."""
         super().__init__()
-        self.encoder = encoder
-        self.adaptor = adaptor
-        self.fusion = fusion
+        self.backbone = backbone
         self.temperature = temperature
-        self.n_items = encoder.items.n_items
+        self.n_items = backbone.items.n_items
 
     def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
         """Cross-entropy of the next item over the cosines."""
@@ -93,10 +86,8 @@ class TedRec(nn.Module):
 
     def _unit_vectors(self, batch: SequenceBatch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The state h ``[b, d]`` and the item table ``[n + 1, d]`` with rows of length 1 (padding stays zero)."""
-        text = self.adaptor(batch.item_ids, batch.mask, generator=generator)
-        fused = self.fusion(self.encoder.items(batch.item_ids), text)
-        state = last_state(self.encoder.encode(fused, batch.mask), batch.last_position)
-        return F.normalize(state, dim=-1), F.normalize(self.encoder.items.table, dim=-1)
+        state = self.backbone(batch, generator=generator)
+        return F.normalize(state, dim=-1), F.normalize(self.backbone.items.table, dim=-1)
 
 
 def required_features(config: Config) -> tuple[str, ...]:
@@ -105,7 +96,11 @@ def required_features(config: Config) -> tuple[str, ...]:
 
 
 def build(config: Config, *, n_items: int, features: FeatureTables) -> TedRec:
-    """Make the parts and assemble them."""
+    """Make the parts and assemble them.
+
+    Raises:
+        MissingFeatureError: When the text table does not hold one vector per item.
+    """
     encoder = SequenceEncoder(
         ItemEmbedding(n_items, config.d),
         config.max_length,
@@ -114,12 +109,5 @@ def build(config: Config, *, n_items: int, features: FeatureTables) -> TedRec:
         inner=config.inner,
         dropout=config.dropout,
     )
-    adaptor = TextAdaptor(
-        FeatureTable(features[config.text_table]),
-        config.d,
-        experts=config.experts,
-        dropout=config.adaptor_dropout,
-        max_length=config.max_length,
-    )
-    fusion = SpectralFusion(config.d, config.max_length)
-    return TedRec(encoder=encoder, adaptor=adaptor, fusion=fusion, temperature=config.temperature)
+    text = FeatureTable(vectors(features, config.text_table))
+    return TedRec(text_backbone(encoder, config, text), temperature=config.temperature)

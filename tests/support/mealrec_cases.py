@@ -68,6 +68,18 @@ def gradient(mealrec, *, seed=0):
     return {name: value.grad for name, value in mealrec.named_parameters() if value.grad is not None}
 
 
+def steps_seen(mealrec, monkeypatch):
+    """A set that fills with the steps that the U-Net is told from now on."""
+    seen, given = set(), mealrec.content.unet.given
+
+    def told(*args, **kwargs):
+        denoise = given(*args, **kwargs)
+        return lambda frames, t: (seen.update(t.tolist()), denoise(frames, t))[1]
+
+    monkeypatch.setattr(mealrec.content.unet, "given", told)
+    return seen
+
+
 class Replaced(nn.Module):
     """A denoiser that returns what it was given at construction and remembers the states that it saw."""
 
@@ -75,6 +87,9 @@ class Replaced(nn.Module):
         super().__init__()
         self.answer = answer
         self.states = []
+
+    def given(self, frames, text):
+        return lambda x_t: self(x_t, frames, text)
 
     def forward(self, x_t, frames, text):
         self.states.append(x_t)

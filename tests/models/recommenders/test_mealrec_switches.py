@@ -39,8 +39,16 @@ CHANGES_THE_SCORES = {
     "sampler_stride": (5, {"sampler": "ddim", "steps": 10}),
     "reverse_noise": ("fixedsmall", {}),
 }
-#: The tables have tests of their own, ``detach_targets`` acts on gradients, ``backbone`` has one value.
-TESTED_ELSEWHERE = {"frames_table", "video_table", "text_table", "detach_targets", "backbone"}
+#: The tables and the backbones have tests of their own, ``detach_targets`` acts on gradients.
+TESTED_ELSEWHERE = {
+    "frames_table",
+    "video_table",
+    "text_table",
+    "detach_targets",
+    "backbone",
+    "views",
+    "text_fusion",
+}
 
 
 def test_every_switch_is_tested():
@@ -85,6 +93,8 @@ def test_switches_that_change_the_scores(switch):
         ({"sampler_stride": 5, "steps": 10}, "only sampler='ddim' can skip steps"),
         ({"sampler": "ddim", "sampler_stride": 3, "steps": 10}, "must divide steps=10"),
         ({"unet_channels": 12}, "unet_channels: Input should be a multiple of 8"),
+        ({"views": {"weight": 0.2}}, "views: .*only backbone='cl4srec' makes views"),
+        ({"text_fusion": {"experts": 4}, "backbone": "cl4srec"}, "text_fusion: .*only backbone='tedrec' fuses texts"),
     ],
 )
 def test_switches_that_do_not_fit_are_refused(switches, message):
@@ -125,6 +135,12 @@ def test_a_table_without_frames_is_refused():
     tables = features()
     with pytest.raises(MissingFeatureError, match=r"\[items, frames >= 5, width\], got \[13, 8\]"):
         model(tables={**tables, "videomae.frames": tables["videomae"]})
+
+
+def test_a_text_table_with_frames_is_refused():
+    tables = features()
+    with pytest.raises(MissingFeatureError, match=r"'bert': expected \[items, width\], got \[13, 5, 8\]"):
+        model(tables={**tables, "bert": tables["videomae.frames"]})
 
 
 def test_global_vectors_of_another_width_are_refused():

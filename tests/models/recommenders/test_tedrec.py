@@ -27,7 +27,7 @@ def model(*, spread=False, **changes):
         with torch.no_grad():
             for number, parameter in enumerate(tedrec.parameters()):
                 parameter.normal_(std=0.5, generator=seeded(10 + number))
-            tedrec.encoder.items.weight[0] = 0.0
+            tedrec.backbone.encoder.items.weight[0] = 0.0
     return tedrec
 
 
@@ -41,9 +41,9 @@ def test_scores_are_cosines_over_the_temperature():
     scores = score(tedrec)[:, 1:]
     assert scores.abs().max() <= (1.0 + 1e-6) / 0.07
     with torch.no_grad():
-        tedrec.encoder.items.weight.mul_(torch.linspace(0.5, 2.0, N_ITEMS + 1).unsqueeze(1))
+        tedrec.backbone.encoder.items.weight.mul_(torch.linspace(0.5, 2.0, N_ITEMS + 1).unsqueeze(1))
     other = score(tedrec, batch([2], target=[7]))  # item 2 is longer now: the state moves, lengths of candidates do not
-    table = tedrec.encoder.items.table.detach()[1:]
+    table = tedrec.backbone.encoder.items.table.detach()[1:]
     unit = table / table.norm(dim=1, keepdim=True)
     state = torch.linalg.lstsq(unit, 0.07 * other[0, 1:].unsqueeze(1)).solution
     assert float(state.norm()) == pytest.approx(1.0, rel=1e-3)
@@ -69,9 +69,9 @@ def test_texts_of_the_history_count_and_texts_of_the_candidates_do_not():
     one = batch([3, 1, 4], target=[7])
     before = score(tedrec, one)
     with torch.no_grad():
-        tedrec.adaptor.features.values[7] += 1.0
+        tedrec.backbone.adaptor.features.values[7] += 1.0
         torch.testing.assert_close(score(model_with(tedrec), one), before)
-        tedrec.adaptor.features.values[1] += 1.0
+        tedrec.backbone.adaptor.features.values[1] += 1.0
     assert (score(model_with(tedrec), one) - before)[:, 1:].abs().max() > 1e-3
 
 
@@ -79,7 +79,7 @@ def model_with(tedrec):
     """A fresh model with the weights and the texts of another: nothing kept from earlier calls."""
     fresh = model()
     fresh.load_state_dict(tedrec.state_dict())
-    fresh.adaptor.features.values.copy_(tedrec.adaptor.features.values)
+    fresh.backbone.adaptor.features.values.copy_(tedrec.backbone.adaptor.features.values)
     return fresh
 
 
@@ -88,7 +88,10 @@ def test_it_is_not_causal():
     tedrec = model(spread=True).eval()
     assert tedrec.causal is False
     first, second = (
-        tedrec.fusion(tedrec.encoder.items(one.item_ids), tedrec.adaptor(one.item_ids, one.mask, generator=seeded()))
+        tedrec.backbone.fusion(
+            tedrec.backbone.encoder.items(one.item_ids),
+            tedrec.backbone.adaptor(one.item_ids, one.mask, generator=seeded()),
+        )
         for one in (batch([3, 1, 4]), batch([3, 1, 8]))
     )
     assert (first - second)[0, 0].abs().max() > 1e-3
@@ -121,3 +124,11 @@ def test_the_text_table_is_named_in_the_configuration():
 def test_histories_beyond_the_model_s_reach_are_refused():
     with pytest.raises(ValueError, match="at most 6 items, got 7"):
         score(model(), batch([1] * 7))
+
+
+def test_a_text_table_with_frames_is_refused():
+    tables = {"bert": texts().unsqueeze(1)}
+    with pytest.raises(
+        MissingFeatureError, match=r"'bert': expected \[items, width\], got \[13, 1, 5\]; name a feature"
+    ):
+        build("tedrec", SMALL, n_items=N_ITEMS, features=tables)
