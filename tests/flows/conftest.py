@@ -86,9 +86,9 @@ class Registered:
     first: list[str]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def automatic_server(tmp_path_factory):
-    """A server with automations, empty at first: what one module leaves on it is nothing that another meets."""
+    """A server with automations, for modules that do not mind what others left on it."""
     with running_server(tmp_path_factory.mktemp("automatic") / "prefect", automations=True) as url:
         yield url
 

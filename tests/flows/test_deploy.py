@@ -10,10 +10,18 @@ from flows import deploy
 from flows.deployfile import DEPLOYMENT_FILE, read_file
 from flows.difference import differing
 from flows.errors import CallError, WorkError
+from flows.local_server import running_server
 from flows.names import DEPLOYMENTS, HEARTBEAT_SECONDS
 from models.errors import ConfigError
 
 pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def automatic_server(tmp_path_factory):
+    """A server that nothing was deployed to."""
+    with running_server(tmp_path_factory.mktemp("empty") / "prefect", automations=True) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
