@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, temporary_settings
+from small_lab import make_lab
 
 from datasets_spec.synthetic.serve import serve
 from datasets_spec.synthetic.site import write_site
@@ -50,6 +51,14 @@ def site(tmp_path_factory):
     write_site(folder, users=160, items=40, topics=4, seed=1)
     with serve(folder) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A root with a small dataset, stores and experiments, whose commands run in this process."""
+    root = tmp_path_factory.mktemp("lab") / "data"
+    make_lab(root)
+    return root
 
 
 @pytest.fixture(scope="session")

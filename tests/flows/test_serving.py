@@ -7,19 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import load_file
-from small_lab import DATASET, IDS, command, histories, make_lab, train
+from small_lab import DATASET, IDS, command, histories, train
 
 from flows import cli
 from flows.jobs.finished_run import load_run
 from flows.jobs.prepare import open_prepared
 from flows.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    root = tmp_path_factory.mktemp("lab") / "data"
-    make_lab(root)
-    return root
 
 
 @pytest.fixture

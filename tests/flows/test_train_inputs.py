@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
-from small_lab import ABSENT, DATASET, IDS, command, experiment, histories, make_lab, train, vectors
+from small_lab import ABSENT, DATASET, IDS, command, experiment, histories, train, vectors
 
 from flows.config import load_experiment
 from flows.jobs import ranking
@@ -19,13 +19,6 @@ from models.errors import RecordError
 from models.evaluation.record import RunRecord, SplitMetrics
 
 KEPT = [item for item in IDS if item not in ABSENT]
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    root = tmp_path_factory.mktemp("lab") / "data"
-    make_lab(root)
-    return root
 
 
 @pytest.fixture
