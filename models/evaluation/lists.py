@@ -79,13 +79,10 @@ def recommended_lists(
     """
     device = model_device(as_module(model))
     examples = data.evaluation_examples(split).to(device)
-
-    def batches() -> Iterator[tuple[SequenceBatch, Tensor]]:
-        for index in torch.arange(len(examples), device=device).split(batch_size):
-            longest = int((examples.end[index] - examples.start[index]).max())
-            yield examples.batch(index, max_length=max_length), examples.batch(index, max_length=longest).item_ids
-
-    items = _best_items(model, batches(), k=k, masked=masked, seed=seed, stream=SPLITS.index(split))
+    indices = examples.shortest_first(batch_size)
+    batches = (examples.read(index, max_length=max_length) for index in indices)
+    found = _best_items(model, batches, k=k, masked=masked, seed=seed, stream=SPLITS.index(split))
+    items = found[torch.cat(indices).argsort().cpu().numpy()]  # in the order of the users
     return ListTable(split, examples.user.cpu().numpy().astype(np.int32), items, data.n_items)
 
 

@@ -117,13 +117,11 @@ def evaluate(
     examples = data.evaluation_examples(split).to(device)
     parts: list[Tensor] = []
     with eval_mode(module):
-        indices = torch.arange(len(examples), device=device).split(batch_size)
+        indices = examples.shortest_first(batch_size)
         for number, index in list(enumerate(indices))[workers.rank :: workers.world]:
-            batch = examples.batch(index, max_length=max_length)
+            batch, seen = examples.read(index, max_length=max_length)
             generator = stream_generator(seed, Stream.EVALUATION, SPLITS.index(split), number, device=device)
             scores = model.score(batch, generator=generator)
-            longest = int((examples.end[index] - examples.start[index]).max())
-            seen = examples.batch(index, max_length=longest).item_ids
             counts = count_ranks(scores, batch.target, seen)
             parts.append(torch.stack((index, batch.user, batch.target, *counts), dim=1))
             if progress is not None:

@@ -31,6 +31,10 @@ SPLITS = ("train", "valid", "test")
 
 Positions = Literal["all", "last"]
 
+#: Batches among which histories are sorted by length, where they are; enough for batches of one length, few enough
+#: for an order that stays random.
+_POOL = 50
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -84,18 +88,53 @@ class Examples:
             targets=targets,
         )
 
-    def ordered(self, batch_size: int, *, max_length: int) -> Iterator[SequenceBatch]:
-        """All examples in order; the last batch may be smaller, nothing is dropped."""
-        for index in torch.arange(len(self), device=self.user.device).split(batch_size):
-            yield self.batch(index, max_length=max_length)
+    def shortest_first(self, batch_size: int) -> tuple[Tensor, ...]:
+        """All examples by length of their history, int64 indices in batches; nothing is dropped."""
+        return (self.end - self.start).argsort(stable=True).split(batch_size)
+
+    def read(self, index: Tensor, *, max_length: int) -> tuple[SequenceBatch, Tensor]:
+        """The examples ``index`` as a batch that is no wider than they need, and their whole histories.
+
+        Returns:
+            The batch, of width ``max_length`` or less, and int64 ``[b, e]``, padded with 0.
+        """
+        longest = self.width(index)
+        whole = self.batch(index, max_length=longest)
+        return (whole if longest <= max_length else self.batch(index, max_length=max_length)), whole.item_ids
+
+    def width(self, index: Tensor) -> int:
+        """Length of the longest history among the examples ``index``."""
+        return int((self.end[index] - self.start[index]).max())
 
     def shuffled(
-        self, batch_size: int, *, max_length: int, seed: int, epoch: int, first: int = 0
+        self, batch_size: int, *, max_length: int, seed: int, epoch: int, first: int = 0, by_length: bool = False
     ) -> Iterator[SequenceBatch]:
-        """All examples in the order of (seed, epoch), from batch ``first`` on; nothing is dropped."""
-        order = torch.randperm(len(self), generator=stream_generator(seed, Stream.ORDER, epoch))
-        for index in order.to(self.user.device).split(batch_size)[first:]:
-            yield self.batch(index, max_length=max_length)
+        """All examples in the order of (seed, epoch), from batch ``first`` on; nothing is dropped.
+
+        Args:
+            batch_size: Examples per batch.
+            max_length: Newest items of a history that are kept.
+            seed: Of the run.
+            epoch: From 1.
+            first: Batches to leave out at the beginning.
+            by_length: Put histories of about the same length together and make each batch as wide as its longest one.
+                Within every ``50 * batch_size`` examples of the shuffled order the longest come first; then the
+                batches are shuffled.
+        """
+        generator = stream_generator(seed, Stream.ORDER, epoch)
+        order = torch.randperm(len(self), generator=generator)
+        batches = list(order.split(batch_size))
+        if by_length:
+            pools = (self._longest_first(pool) for pool in order.split(_POOL * batch_size))
+            batches = [batch for pool in pools for batch in pool.split(batch_size)]
+            batches = [batches[place] for place in torch.randperm(len(batches), generator=generator)]
+        for index in batches[first:]:
+            index = index.to(self.user.device)
+            yield self.batch(index, max_length=min(max_length, self.width(index)) if by_length else max_length)
+
+    def _longest_first(self, index: Tensor) -> Tensor:
+        lengths = (self.end - self.start).cpu()[index]
+        return index[lengths.argsort(descending=True, stable=True)]
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,7 @@ class _Fit:
         """
         counters, config = self.counters, self.config
         order = {"max_length": config.max_length, "seed": self.seed, "epoch": counters.epoch}
+        order["by_length"] = config.group_by_length
         started = time.perf_counter()
         for batch in examples.shuffled(batch_size, **order, first=counters.step):
             rate = learning_rate(config, counters.steps, horizon=config.epochs * per_epoch)

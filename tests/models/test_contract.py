@@ -143,6 +143,17 @@ def test_the_loss_is_finite_and_its_parts_are_for_the_log(name, all_positions):
 
 
 @every_model
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_batch_is_as_wide_as_its_longest_history(name, width):
+    model, batch = build(name).train(), make_batch()
+    short = batch.lengths <= width
+    narrow = SequenceBatch(
+        batch.item_ids[short, :width], batch.mask[short, :width], batch.target[short], batch.user[short]
+    )
+    assert model.training_loss(narrow, generator=seeded()).total.isfinite()
+
+
+@every_model
 def test_every_parameter_learns(name):
     model = build(name).train()
     largest = dict.fromkeys((key for key, _ in model.named_parameters()), 0.0)

@@ -130,6 +130,46 @@ def test_an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_only():
     assert epoch(seed=2, epoch=1)[1] != order
 
 
+def of_lengths(lengths):
+    """One user per length, whose items count on from user to user."""
+    rows, item = [], 0
+    for user, length in enumerate(lengths):
+        rows += [(user, item + place + 1, place, "train") for place in range(length)]
+        item += length
+    return data_of(rows)
+
+
+def test_batches_by_length_hold_everything_once_and_are_no_wider_than_needed():
+    lengths = [2 + user * 7 % 23 for user in range(200)]
+    examples = of_lengths(lengths).training_examples("last", max_length=12)
+
+    def batches(**options):
+        return list(examples.shuffled(8, max_length=12, seed=3, epoch=1, **options))
+
+    grouped = batches(by_length=True)
+    targets = [batch.target.tolist() for batch in grouped]
+    everything = sorted(target for batch in batches() for target in batch.target.tolist())
+    assert sorted(target for batch in targets for target in batch) == everything
+    assert [batch.item_ids.shape[1] for batch in grouped] == [int(batch.lengths.max()) for batch in grouped]
+    cells = sum(batch.item_ids.numel() for batch in grouped)
+    real = sum(int(batch.mask.sum()) for batch in grouped)
+    assert real <= cells < 1.2 * real < 0.8 * 12 * len(examples)  # unsorted, each is 12 wide
+    assert [batch.target.tolist() for batch in batches(by_length=True)] == targets
+    assert [batch.target.tolist() for batch in batches(by_length=True, first=3)] == targets[3:]
+    widths = [batch.item_ids.shape[1] for batch in grouped]
+    assert widths not in (sorted(widths), sorted(widths, reverse=True))  # the batches come in random order
+
+
+def test_reading_by_length_gives_each_example_its_whole_history():
+    examples = of_lengths([5, 2, 9, 3]).training_examples("all", max_length=8)
+    indices = examples.shortest_first(3)
+    assert [index.tolist() for index in indices] == [[1, 3, 0], [2]]
+    batch, seen = examples.read(indices[0], max_length=2)
+    assert batch.item_ids.tolist() == [[6, 0], [17, 18], [3, 4]]
+    assert seen.tolist() == [[6, 0, 0, 0], [17, 18, 0, 0], [1, 2, 3, 4]]
+    assert examples.read(indices[0], max_length=9)[0].item_ids.shape == (3, 4)
+
+
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8).filter(lambda values: max(values) > 1),
     max_length=st.integers(1, 6),

@@ -77,6 +77,15 @@ def test_interrupted_at_any_step(whole, tmp_path, step, checkpoint_steps):
     assert [without_seconds(row) for row in resumed.rows] == [without_seconds(row) for row in whole[1].rows]
 
 
+def test_interrupted_with_batches_by_length(tmp_path):
+    options = {"group_by_length": True, "positions": "last", "checkpoint_steps": 1, "epochs": 2}
+    train(tmp_path / "whole", **options)
+    with pytest.raises(Interrupt):
+        train(tmp_path / "cut", model=run.dying(run.small_model(), 9, interrupt), **options)
+    train(tmp_path / "cut", **options)
+    same_run(tmp_path / "whole", tmp_path / "cut")
+
+
 def test_killed_by_the_system(whole, tmp_path):
     done = subprocess.run([sys.executable, SCRIPT, tmp_path, "16"], check=False, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
