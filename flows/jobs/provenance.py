@@ -6,6 +6,8 @@ import hashlib
 import platform
 import resource
 import subprocess
+from contextlib import suppress
+from pathlib import Path
 
 from flows.settings import REPOSITORY, resolve_device
 
@@ -35,8 +37,23 @@ def machine(device: str) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
+def restart_peak_memory(device: str) -> None:
+    """Let :func:`peak_memory` begin at what is held now; of main memory only Linux allows it."""
+    import torch
+
+    name = resolve_device(device)
+    if name.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(name)
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory(device: str) -> int:
-    """Bytes: the most that this process held on the accelerator so far, or in main memory where it computed there."""
+    """Bytes: the most that this process held on the accelerator, or in main memory where it computed there.
+
+    Counted since :func:`restart_peak_memory`, or since the process began where that cannot be told.
+    """
     import torch
 
     name = resolve_device(device)

@@ -17,7 +17,7 @@ from flows.config import ExperimentConfig, dump_toml, load_experiment
 from flows.errors import WorkError
 from flows.jobs.pinning import Pinned, pin
 from flows.jobs.prepare import open_prepared
-from flows.jobs.provenance import git_sha, lock_hash, machine, peak_memory
+from flows.jobs.provenance import git_sha, lock_hash, machine, peak_memory, restart_peak_memory
 from flows.settings import Settings
 from models.evaluation.record import RECORD_FILE, EvaluationProtocol, RunRecord
 
@@ -111,6 +111,7 @@ def run_experiment(
     with open_runtime(training) as runtime, _alone(run_dir, runtime.workers):
         fresh = not _finished(pinned, run_dir, runtime)
         if fresh:
+            restart_peak_memory(training.device)
             inputs = read_inputs(pinned, prepared, snapshots)
             _train(pinned, inputs, run_dir, runtime.workers, progress=progress, on_epoch=on_epoch)
         runtime.workers.wait()  # until the first process has written the record

@@ -98,9 +98,8 @@ def _table(groups: Sequence[Group]) -> Table:
         ),
         rows=rows,
         note="Training: mean over epochs and seeds, below it the range of the seeds. Evaluation: full ranking of the "
-        "validation split, once. Memory: the most that the process held so far, with all that it trained before. "
-        "Times of different machines, or of a machine that did other work too, are not "
-        "comparable.",
+        "validation split, once. Memory: the most that the process held during the training, with what it held before. "
+        "Times of different machines, or of a machine that did other work too, are not comparable.",
     )
 
 
