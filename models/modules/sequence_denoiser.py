@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.modules.attention import attention_mask
 from models.modules.position import LearnedPositions
 from models.modules.timestep import TimestepEmbedding
-from models.modules.transformer import TransformerEncoder
+from models.modules.transformer import TransformerEncoder, last_row
 
 #: How the noisy vector enters: ``delta`` adds it to every history item, scaled by lambda ~ N(delta, delta) (DiffuRec);
 #: ``add`` adds it unscaled; ``prepend_token`` puts it before the history as a token of its own.
@@ -81,7 +81,7 @@ class SequenceDenoiser(nn.Module):
         else:
             tokens = tokens + self._strength(tokens, generator) * state
         hidden = self.norm(self.dropout(tokens))
-        return self.transformer(hidden, attend=attention_mask(mask, causal=False))[:, -1]
+        return self.transformer(hidden, attend=attention_mask(mask, causal=False), at=last_row(hidden)).squeeze(1)
 
     def _strength(self, tokens: Tensor, generator: torch.Generator) -> Tensor | float:
         if self.inject == "add":

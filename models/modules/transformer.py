@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from models.modules.attention import MultiHeadAttention
@@ -115,6 +116,11 @@ class TransformerEncoder(nn.Module):
         for number, block in enumerate(self.blocks):
             x = block(x, attend=attend, at=at if number == last else None)
         return self.last_norm(x)
+
+
+def last_row(x: Tensor) -> Tensor:
+    """int64 ``[b]``: the last position of every row of ``[b, l, d]``, for ``at``."""
+    return torch.full((len(x),), x.shape[1] - 1, device=x.device)
 
 
 def _rows(x: Tensor, at: Tensor) -> Tensor:

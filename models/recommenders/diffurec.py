@@ -48,7 +48,7 @@ from models.modules.losses import full_softmax_loss
 from models.modules.position import LearnedPositions
 from models.modules.retrieval import score_all, top_k
 from models.modules.timestep import TimestepEmbedding
-from models.modules.transformer import NORM_EPS, TransformerEncoder
+from models.modules.transformer import NORM_EPS, TransformerEncoder, last_row
 from models.sequences.batch import SequenceBatch
 
 
@@ -105,7 +105,8 @@ class Approximator(nn.Module):
         """
         state = (x_t + self.step(t)).unsqueeze(1)  # [b, 1, d]
         strength = self.delta * (1.0 + randn_like(encoded, generator=generator)) if self.training else self.delta
-        return self.transformer(encoded + strength * state, attend=attention_mask(mask, causal=False))[:, -1]
+        hidden = encoded + strength * state
+        return self.transformer(hidden, attend=attention_mask(mask, causal=False), at=last_row(hidden)).squeeze(1)
 
 
 class DiffuRec(nn.Module):
