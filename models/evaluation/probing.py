@@ -81,19 +81,19 @@ def linear_probe(
         raise ValueError(
             f"expected vectors [items + 1, width] and one category per row, got {list(x.shape)} and {list(y.shape)}"
         )
-    known = np.bincount(y[1:], minlength=1)
-    asked = np.flatnonzero((known[y] >= folds) & (y > 0) & (np.arange(len(y)) > 0))
+    x, y = x[1:], y[1:]
+    n_items = len(y)
+    asked = (y > 0) & (np.bincount(y)[y] >= folds)
     x, y = x[asked], y[asked]
-    found, counts = np.unique(y, return_counts=True)
-    if len(found) < 2:
+    sizes = np.unique(y, return_counts=True)[1]
+    if len(sizes) < 2:
         raise ValueError(
-            f"categories: expected two or more with at least {folds} items each (one per fold), got {len(found)}; "
+            f"categories: expected two or more with at least {folds} items each (one per fold), got {len(sizes)}; "
             f"set fewer folds or join small categories"
         )
     if not np.isfinite(x).all():
-        raise ValueError("vectors: expected finite numbers, got NaN or infinity; was the training stopped by one?")
-    right = np.zeros(len(y), dtype=bool)
-    shares: list[float] = []
+        raise ValueError("vectors: expected finite numbers, got NaN or infinity")
+    right, shares = np.zeros(len(y), dtype=bool), list[float]()
     for learn, ask in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
         layer = make_pipeline(StandardScaler(), LogisticRegression(C=1.0 / penalty, max_iter=MAX_ITERATIONS))
         right[ask] = layer.fit(x[learn], y[learn]).predict(x[ask]) == y[ask]
@@ -103,9 +103,27 @@ def linear_probe(
         accuracy=float(right.mean()),
         low=float(interval.low),
         high=float(interval.high),
-        majority=float(counts.max() / len(y)),
+        majority=float(sizes.max() / len(y)),
         folds=tuple(shares),
         n_items=len(y),
-        n_categories=len(found),
-        left_out=len(known_rows(categories)) - len(y),
+        n_categories=len(sizes),
+        left_out=n_items - len(y),
     )
+
+
+def category_numbers(names: Sequence[str | None], *, separator: str | None = None) -> NDArray[np.int64]:
+    """The categories of a dataset as numbers.
+
+    Example: ``["Drama", None, "Drama, War"]`` gives 0, 1, 0, 2, and with the separator ``", "`` 0, 1, 0, 1.
+
+    Args:
+        names: One per item, in the order of the items; None where an item has none.
+        separator: Items with several categories count under the first: what stands before it, such as ``", "`` for
+            MovieLens or ``" > "`` for the top of Amazon's paths. None: names are taken whole.
+
+    Returns:
+        int64 ``[n + 1]``: a number from 1 for every name in alphabetical order, 0 for padding and for no category.
+    """
+    first = [name if name is None or separator is None else name.split(separator, 1)[0] for name in names]
+    number = {name: place for place, name in enumerate(sorted({name for name in first if name}), start=1)}
+    return np.array([0, *(number.get(name, 0) if name else 0 for name in first)], dtype=np.int64)

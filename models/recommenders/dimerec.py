@@ -23,7 +23,7 @@ What the paper leaves open, and deviations:
 - The estimate stays raw in the losses; states of the reverse process are normalised (Algorithm 2). Item vectors are
   raw in eq. 19, 22 and in serving (``score_norm`` uses unit vectors and a temperature of 0.07).
 - t is uniform in 1..T; 10 negatives per target, uniform over the items outside the visible history and the target.
-- Serving scores every item by the inner product instead of an approximate search.
+- Serving scores every item by the inner product; ``query`` and ``item_vectors`` are what a search of an index needs.
 - Sizes of the MLP and the noise schedule are not given.
 
 Shape legend: b batch, l sequence length, d width, k interests, n items.
@@ -45,6 +45,7 @@ from models.diffusion.geodesic import WalkMode, normalise, random_walk
 from models.diffusion.noise_schedule import NoiseSchedule
 from models.diffusion.samplers import ReverseNoise, ancestral_states
 from models.diffusion.schedules import ScheduleName
+from models.errors import ConfigError
 from models.interface import FeatureTables, LossTerms, TopK
 from models.modules.item_embedding import ItemEmbedding
 from models.modules.losses import sampled_softmax_loss
@@ -188,15 +189,32 @@ class DimeRec(nn.Module):
 
     def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """float32 ``[b, n + 1]``: inner product of the generated vector with every item."""
-        table = self._scored(self.items.table)
+        table = self.item_vectors()
         if self.config.serve == "interests":
             interests = self.interests(batch)  # [b, k, d]
             return score_all(interests.flatten(0, 1), table).unflatten(0, interests.shape[:2]).amax(dim=1)
-        return score_all(self.user_vectors(batch, generator=generator), table)
+        return score_all(self.query(batch, generator=generator), table)
 
     def recommend(self, batch: SequenceBatch, *, k: int, exclude: Tensor | None, generator: torch.Generator) -> TopK:
         """The ``k`` best items outside ``exclude``."""
         return top_k(self.score(batch, generator=generator), k, exclude)
+
+    def query(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
+        """float32 ``[b, d]``: the vector whose inner product with an item's vector is the item's score.
+
+        Raises:
+            ConfigError: With ``serve="interests"``, where the score is the largest of several inner products.
+        """
+        if self.config.serve == "interests":
+            raise ConfigError(
+                "serve='interests' scores by the nearest of several interests, no single vector; search the index with "
+                "each of DimeRec.interests, or set serve='diffusion'"
+            )
+        return self.user_vectors(batch, generator=generator)
+
+    def item_vectors(self) -> Tensor:
+        """float32 ``[n + 1, d]``, as they are scored; row 0 is padding."""
+        return self._scored(self.items.table)
 
     def interests(self, batch: SequenceBatch) -> Tensor:
         """g^u, float ``[b, k, d]`` (eq. 15-17)."""

@@ -41,6 +41,7 @@ from models.diffusion.noise_schedule import NoiseSchedule
 from models.diffusion.schedules import ScheduleName
 from models.interface import FeatureTables, LossTerms, TopK
 from models.modules.codebook import CodebookMode, SequenceCodebook
+from models.modules.content_tables import vectors
 from models.modules.contrastive import repulsion_loss
 from models.modules.feature_table import FeatureTable
 from models.modules.item_embedding import ItemEmbedding
@@ -203,13 +204,19 @@ class Imecd(nn.Module):
 
     def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """float32 ``[b, n + 1]``: sum over the modalities of p_u . e_i (eq. 19)."""
-        tables = self.catalogue()
-        preferences = self.preferences(batch, generator=generator)
-        return score_all(*_side_by_side(preferences, tables))
+        return score_all(self.query(batch, generator=generator), self.item_vectors())
 
     def recommend(self, batch: SequenceBatch, *, k: int, exclude: Tensor | None, generator: torch.Generator) -> TopK:
         """The ``k`` best items outside ``exclude``."""
         return top_k(self.score(batch, generator=generator), k, exclude)
+
+    def query(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
+        """float32 ``[b, m d]``: p_u of the m modalities side by side."""
+        return self._side_by_side(self.preferences(batch, generator=generator))
+
+    def item_vectors(self) -> Tensor:
+        """float32 ``[n + 1, m d]``: e_i of the m modalities side by side; row 0 is padding."""
+        return self._side_by_side(self.catalogue())
 
     def preferences(self, batch: SequenceBatch, *, generator: torch.Generator) -> dict[str, Tensor]:
         """p_u by modality, each float ``[b, d]``: the reverse process from noise (eq. 16-18)."""
@@ -255,8 +262,12 @@ class Imecd(nn.Module):
         self, estimates: Mapping[str, Tensor], tables: Mapping[str, Tensor], target: Tensor
     ) -> dict[str, Tensor]:
         if self.config.ce == "joint":
-            return {"ranking": full_softmax_loss(*_side_by_side(estimates, tables), target)}
+            return {"ranking": full_softmax_loss(self._side_by_side(estimates), self._side_by_side(tables), target)}
         return {f"ranking_{name}": full_softmax_loss(x, tables[name], target) for name, x in estimates.items()}
+
+    def _side_by_side(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """Concatenated in one order, so that one inner product is the sum of the modalities' inner products."""
+        return torch.cat([parts[name] for name in self.config.modalities], dim=-1)
 
     def _reverse(self, name: str, sequence: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         start = randn_like(sequence[:, -1], generator=generator, shared=True)
@@ -279,8 +290,12 @@ def required_features(config: Config) -> tuple[str, ...]:
 
 
 def build(config: Config, *, n_items: int, features: FeatureTables) -> Imecd:
-    """Make the feature tables and the model."""
-    tables = {name: FeatureTable(features[table]) for name, table in _content_tables(config)}
+    """Make the feature tables and the model.
+
+    Raises:
+        MissingFeatureError: When a table does not hold one vector per item.
+    """
+    tables = {name: FeatureTable(vectors(features, table)) for name, table in _content_tables(config)}
     return Imecd(config, n_items=n_items, features=tables)
 
 
@@ -300,9 +315,3 @@ def _denoiser(config: Config, name: Modality) -> SequenceDenoiser:
         delta=config.delta,
         max_length=config.max_length if config.pos_emb else None,
     )
-
-
-def _side_by_side(vectors: Mapping[str, Tensor], tables: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Concatenated so that one inner product is the sum of the modalities' inner products."""
-    names = list(vectors)
-    return torch.cat([vectors[n] for n in names], dim=-1), torch.cat([tables[n] for n in names], dim=-1)

@@ -9,7 +9,23 @@ from models.diffusion.noise_schedule import NoiseSchedule
 from models.diffusion.samplers import ancestral_states, ddim
 from models.diffusion.schedules import make_betas
 
-CASES = [("linear", 25), ("linear", 1000), ("trunc_lin", 32), ("sqrt", 100)]
+CASES = [
+    ("linear", 25),
+    ("linear", 1000),
+    ("trunc_lin", 20),
+    ("trunc_lin", 32),
+    ("cosine", 200),
+    ("exp", 200),
+    ("sqrt", 100),
+]
+
+#: Schedules that both sides make by themselves: our name, the steps, their arguments.
+SHARED = [
+    ("linear", 20, {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}),
+    ("linear", 1000, {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}),
+    ("cosine", 200, {"beta_schedule": "squaredcos_cap_v2"}),
+    ("cosine", 32, {"beta_schedule": "squaredcos_cap_v2"}),
+]
 
 
 def ddpm(betas, variance="fixed_small"):
@@ -20,6 +36,38 @@ def ddpm(betas, variance="fixed_small"):
         clip_sample=False,
         variance_type=variance,
     )
+
+
+@pytest.mark.parametrize(("name", "steps", "options"), SHARED)
+def test_both_sides_make_the_same_schedule(name, steps, options):
+    """The last cosine variance apart: it would be 1, they cut at 0.999 and DreamRec, whom we follow, at 0.9999.
+
+    DreamRec also cuts at 1e-4 from below, which the first variance of 500 steps and more falls under.
+    """
+    theirs, betas = DDPMScheduler(num_train_timesteps=steps, **options), make_betas(name, steps)
+    schedule = NoiseSchedule(betas, dtype=torch.float64)
+    same = slice(None, -1) if name == "cosine" else slice(None)
+    torch.testing.assert_close(betas[same], theirs.betas.double()[same], rtol=2e-6, atol=1e-9)
+    torch.testing.assert_close(schedule.alpha_bar[same], theirs.alphas_cumprod.double()[same], rtol=2e-4, atol=0.0)
+    if name == "cosine":
+        assert (float(betas[-1]), float(theirs.betas[-1])) == pytest.approx((0.9999, 0.999))
+
+
+@pytest.mark.parametrize(("name", "steps"), CASES)
+def test_given_variances_leave_the_same_signal(name, steps):
+    betas = make_betas(name, steps)
+    theirs = ddpm(betas).alphas_cumprod.double()
+    torch.testing.assert_close(NoiseSchedule(betas).alpha_bar.double(), theirs, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize(("name", "steps"), CASES)
+def test_posterior_variance_of_every_step(name, steps):
+    """At the first step ours is 0, theirs a floor that keeps its logarithm finite; no noise is added there."""
+    betas = make_betas(name, steps)
+    schedule, theirs = NoiseSchedule(betas), ddpm(betas)
+    found = torch.stack([theirs._get_variance(step) for step in range(steps)])
+    torch.testing.assert_close(schedule.posterior_variance[1:], found[1:].float(), rtol=2e-3, atol=1e-7)
+    assert (float(schedule.posterior_variance[0]), float(found[0])) == (0.0, pytest.approx(1e-20))
 
 
 @pytest.mark.parametrize(("name", "steps"), CASES)

@@ -7,9 +7,13 @@ import torch
 from histories import batch, seeded
 from torch import nn
 
+from models.diffusion.geodesic import angle
 from models.errors import ConfigError
+from models.evaluation.index import ItemIndex
 from models.evaluation.mode import eval_mode
-from models.recommenders.dimerec import Config, required_features
+from models.modules.losses import sampled_softmax_loss
+from models.modules.negatives import unseen_negatives
+from models.recommenders.dimerec import UNIT_TEMPERATURE, Config, required_features
 from models.registry import build
 
 N_ITEMS = 12
@@ -123,6 +127,15 @@ def test_intermediate_states_can_be_served():
         found = vectors(model(infer_steps=steps))
         torch.testing.assert_close(found.norm(dim=1), torch.ones(5))
         assert torch.allclose(found, usual) == (steps == 5)
+
+
+def test_a_trained_model_is_read_after_fewer_steps_with_another_configuration():
+    """All steps are walked from one draw, so the state after two of them is the second one."""
+    dimerec = model()
+    seen = dimerec.denoiser = Spy(torch.randn(5, 8, generator=seeded(1)))
+    vectors(dimerec)
+    dimerec.config = dimerec.config.model_copy(update={"infer_steps": 2})
+    torch.testing.assert_close(vectors(dimerec), seen.seen[2][0])
 
 
 def test_without_diffusion_it_is_comirec():
@@ -251,6 +264,74 @@ def test_switches_change_the_scores_and_not_the_weights(switch, value):
 
 def test_it_needs_no_feature_table():
     assert required_features(Config()) == ()
+
+
+def test_negatives_are_ten_per_row_and_never_in_the_history_or_the_target(monkeypatch):
+    drawn = []
+
+    def spy(*arguments, **options):
+        drawn.append(unseen_negatives(*arguments, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr("models.recommenders.dimerec.unseen_negatives", spy)
+    dimerec, one = model(), batch()
+    for seed in range(30):
+        loss(dimerec, one, seed=seed)
+    for negatives in drawn:
+        assert negatives.shape == (5, 10)
+    drawn = torch.cat(drawn, dim=1)
+    for row in range(5):
+        forbidden = {0, *one.item_ids[row].tolist(), int(one.target[row])}
+        assert set(drawn[row].tolist()) == set(range(N_ITEMS + 1)) - forbidden
+
+
+def test_without_a_temperature_unit_vectors_cannot_learn():
+    """Best case, all negatives opposite: log(1 + 10 e^-2) = .856; at 0.07 it is 10 e^(-2 / 0.07)."""
+    table = torch.zeros(12, 2)
+    table[1], table[2:] = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 0.0])
+    target, negatives = torch.tensor([1]), torch.arange(2, 12).unsqueeze(0)
+    found = [
+        sampled_softmax_loss(scale * table[1:2], table, target, negatives) for scale in (1.0, 1 / UNIT_TEMPERATURE)
+    ]
+    assert found[0].item() == pytest.approx(0.856, abs=5e-4)
+    assert found[1].item() == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("score_norm", [False, True])
+def test_an_index_of_the_item_vectors_answers_as_the_model_does(score_norm):
+    dimerec = model(score_norm=score_norm)
+    with eval_mode(dimerec):
+        found = ItemIndex.of_model(dimerec).recommend(dimerec.query(batch(), generator=seeded()), k=5)
+        expected = dimerec.recommend(batch(), k=5, exclude=None, generator=seeded())
+    assert torch.equal(found.items, expected.items)
+    torch.testing.assert_close(found.scores, expected.scores)
+
+
+def test_interests_are_no_single_query():
+    with pytest.raises(ConfigError, match="serve='interests' scores by the nearest of several interests"):
+        model(serve="interests").query(batch(), generator=seeded())
+
+
+def test_the_rule_reads_the_latest_items_themselves_only_without_the_transformer():
+    """Eq. 15 with K = 2: of [3, 1, 4] the vectors of 1 and 4, and of [2] a zero before its own."""
+    one, rule = batch([3, 1, 4], [2]), {"gem": "rule", "interests": 2}
+    table = (dimerec := model(**rule, encoder="items").eval()).items.table
+    expected = torch.stack((table[[1, 4]], table[[0, 2]]))
+    torch.testing.assert_close(dimerec.interests(one), expected)
+    transformer = model(**rule).eval()
+    before = transformer.interests(one)[0].detach()
+    other_first = transformer.interests(batch([9, 1, 4], [2]))[0].detach()
+    assert (before - other_first).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(("grw", "folded"), [("literal_projected", 2 * math.pi - 3.40), ("scaled", 0.428)])
+def test_how_far_the_last_step_turns_the_target(grw, folded, monkeypatch):
+    """20 linear steps leave alpha_bar 0.81678: sqrt(63 * .18322) = 3.40 rad, past pi, or sqrt(.18322) = .428."""
+    dimerec = model(n_items=200, d=64, steps=20, grw=grw)
+    monkeypatch.setattr(dimerec.schedule, "random_steps", lambda rows, generator: torch.full((rows,), 19))
+    x_0, x_t, _ = dimerec._noised(dimerec.items.table[1:].detach(), seeded())
+    reached = angle(x_0, x_t).mean()
+    assert float(reached) == pytest.approx(folded, abs=0.1 * folded)
 
 
 @pytest.mark.parametrize(

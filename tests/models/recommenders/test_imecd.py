@@ -1,79 +1,15 @@
-"""IMECD: the equations against arithmetic, the two protocol traps of its ancestors, and every switch."""
+"""IMECD: the equations against arithmetic, and the two protocol traps of its ancestors."""
 
 import math
 
 import pytest
 import torch
 from histories import batch, seeded
+from imecd_cases import N_ITEMS, Constant, loss, model, score, trained, with_oracles
 from torch import nn
 
-from models.errors import ConfigError, MissingFeatureError
 from models.evaluation.mode import eval_mode
-from models.recommenders.imecd import Config, required_features
-from models.registry import build, parse_config
-
-N_ITEMS = 12
-SMALL = {
-    "d": 8,
-    "layers_id": 1,
-    "heads": 2,
-    "experts": 3,
-    "codes": 3,
-    "steps": 4,
-    "dropout": 0.0,
-    "max_length": 6,
-    "inject": "add",
-}
-
-
-def tables():
-    roberta = torch.randn(N_ITEMS + 1, 5, generator=seeded(1))
-    vit = torch.randn(N_ITEMS + 1, 7, generator=seeded(2))
-    roberta[0] = vit[0] = 0.0
-    return {"roberta": roberta, "vit": vit}
-
-
-def model(**changes):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return build("imecd", SMALL | changes, n_items=N_ITEMS, features=tables())
-
-
-def score(imecd, one=None, seed=0):
-    with eval_mode(imecd):
-        return imecd.score(one or batch(), generator=seeded(seed))
-
-
-def loss(imecd, one=None, seed=0):
-    return imecd.training_loss(one or batch(), generator=seeded(seed))
-
-
-def trained(**changes):
-    imecd = model(**changes).train()
-    optimiser = torch.optim.Adam(imecd.parameters(), lr=0.01)
-    for step in range(4):
-        optimiser.zero_grad()
-        loss(imecd, seed=step).total.backward()
-        optimiser.step()
-    return imecd
-
-
-class Constant(nn.Module):
-    """A denoiser that knows the answer."""
-
-    def __init__(self, answer):
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, x_t, t, sequence, mask, *, generator):
-        return self.answer.expand(x_t.shape[0], -1)
-
-
-def with_oracles(**changes):
-    imecd = model(**changes)
-    for number, name in enumerate(imecd.config.modalities):
-        imecd.denoisers[name] = Constant(torch.randn(8, generator=seeded(10 + number)))
-    return imecd
+from models.recommenders.imecd import Config
 
 
 def test_the_catalogue_is_equations_1_to_6():
@@ -224,18 +160,6 @@ def test_ddim_visits_every_stride_th_step():
     assert seen == [32, 24, 16, 8]
 
 
-@pytest.mark.parametrize(
-    ("switches", "message"),
-    [
-        ({"sampler_stride": 8}, "only sampler='ddim' can skip steps"),
-        ({"sampler": "ddim", "sampler_stride": 5}, "must divide steps=32"),
-    ],
-)
-def test_a_stride_that_does_not_fit_is_refused(switches, message):
-    with pytest.raises(ConfigError, match=message):
-        parse_config("imecd", switches)
-
-
 def test_only_the_newest_items_are_read():
     imecd = trained()
     long = batch([9, 8, 3, 1, 4, 1, 5, 9])
@@ -275,84 +199,29 @@ def test_the_content_target_of_the_reconstruction_is_fixed_unless_told_otherwise
             assert imecd.content["txt"].project.weight.grad.abs().max() > 0
 
 
-PARAMETERS = [
-    ("use_idmoe", False, -2 * (3 * (8 + 1) + 3 * (64 + 8))),  # gates 8 -> 3 and 3 experts 8 -> 8, twice
-    ("use_vq", False, -3 * (6 * 8 * 3 + 3)),  # selectors 48 -> 3
-    ("modalities", ("id", "txt"), None),
-    ("pos_emb", True, 3 * 6 * 8),
-    ("experts", 4, 2 * (9 + 72)),
-    ("codes", 4, 3 * 49),
-]
+def test_reverse_noise_is_that_of_equation_18_and_none_at_the_last_step():
+    """With an estimate of 0 the first reverse state is posterior_xt x_T + deviation * noise, of known draws."""
+    for variance, deviation in (("fixedsmall", 0.634999**0.5), ("fixedlarge", 0.635**0.5), ("none", 0.0)):
+        imecd = model(modalities=("id",), use_vq=False, steps=32, variance=variance)
+        seen = []
+
+        class Spy(Constant):
+            def forward(self, x_t, t, sequence, mask, *, generator, seen=seen):
+                seen.append(x_t)
+                return super().forward(x_t, t, sequence, mask, generator=generator)
+
+        imecd.denoisers["id"] = Spy(torch.zeros(8))
+        score(imecd, batch([3, 1, 4]))
+        draws = seeded()
+        start, noise = torch.randn(1, 8, generator=draws), torch.randn(1, 8, generator=draws)
+        torch.testing.assert_close(seen[0], start)
+        torch.testing.assert_close(seen[1], 0.604151 * start + deviation * noise, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("switch", "value", "difference"), PARAMETERS, ids=lambda value: str(value))
-def test_switches_change_the_size(switch, value, difference):
-    sizes = [sum(p.numel() for p in imecd.parameters()) for imecd in (model(**{switch: value}), model())]
-    if difference is None:
-        assert sizes[0] < sizes[1]
-    else:
-        assert sizes[0] - sizes[1] == difference
-
-
-LOSSES = [
-    ("use_contrastive", False),
-    ("lambda_c", 0.5),
-    ("tau_c", 0.07),
-    ("exclude_self", True),
-    ("mask_same_target", True),
-    ("lambda_q", 0.1),
-    ("codebook", "batch_mean"),
-    ("codebook", "legacy_batch"),
-    ("inject", "delta"),
-    ("inject", "prepend_token"),
-    ("ce", "joint"),
-    ("gate_from", "modality"),
-    ("schedule", "linear"),
-    ("use_vq", False),
-    ("use_idmoe", False),
-]
-
-
-@pytest.mark.parametrize(("switch", "value"), LOSSES, ids=str)
-def test_switches_change_the_loss(switch, value):
-    losses = []
-    for imecd in (model(**{switch: value}).train(), model().train()):
-        with torch.no_grad():
-            for step in range(3):  # the codes of the first batch do not yet know their mode
-                terms = loss(imecd, seed=step)
-        losses.append(terms.total.item())
-    assert abs(losses[0] - losses[1]) > 1e-5
-
-
-def test_without_the_contrastive_loss_only_its_parts_are_gone():
-    whole, without = loss(model()).parts, loss(model(use_contrastive=False)).parts
-    assert set(whole) - set(without) == {"repulsion_id", "repulsion_txt", "repulsion_img"}
-    assert all(torch.equal(without[name], whole[name]) for name in without)
-
-
-@pytest.mark.parametrize(
-    ("switch", "value"),
-    [("variance", "fixedlarge"), ("variance", "none"), ("sampler", "ddim"), ("sampler", "one_step")],
-    ids=str,
-)
-def test_switches_change_the_scores_and_not_the_weights(switch, value):
-    other, usual = model(**{switch: value}), model()
-    other.load_state_dict(usual.state_dict())
-    assert (score(other) - score(usual))[:, 1:].abs().max() > 1e-5
-
-
-def test_tables_follow_the_modalities():
-    assert required_features(Config()) == ("roberta", "vit")
-    assert required_features(Config(modalities=("img", "id"), image_table="videomae")) == ("videomae",)
-    assert required_features(Config(modalities=("id",))) == ()
-
-
-def test_a_missing_table_is_named():
-    with pytest.raises(MissingFeatureError, match="model imecd needs the feature table 'vit'; given: roberta"):
-        build("imecd", SMALL, n_items=N_ITEMS, features={"roberta": tables()["roberta"]})
-
-
-@pytest.mark.parametrize("modalities", [(), ("id", "id")])
-def test_modalities_are_one_to_three_different_ones(modalities):
-    with pytest.raises(ConfigError, match="one to three different ones of id, txt, img"):
-        model(modalities=modalities)
+def test_the_gates_of_a_catalogue_sum_to_one():
+    imecd = trained()
+    for name in ("txt", "img"):
+        gates = imecd.content[name].experts.gates(imecd.items.table)
+        assert gates.shape == (N_ITEMS + 1, 3)
+        torch.testing.assert_close(gates.sum(dim=1), torch.ones(N_ITEMS + 1))
+        assert (gates > 0).all()
