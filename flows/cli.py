@@ -159,6 +159,11 @@ def _add_models(add: _Add) -> None:
     sweep = add("sweep", "sweep:sweep", "train a grid, or one axis after the other, and choose by validation")
     sweep.add_argument("sweep", help="a file of configs/sweeps")
     sweep.add_argument("overrides", nargs="*", metavar=PAIRS, help="for every run, such as training.epochs=20")
+    study = add("study", "study:study", "train what a figure or a table of a paper compares, and draw it")
+    study.add_argument("study", nargs="?", help="a file of configs/studies; without it, the studies are listed")
+    study.add_argument(
+        "overrides", nargs="*", metavar=PAIRS, help="such as experiment=mealrec-microlens-small 'seeds=[0, 1]'"
+    )
     evaluate = add("evaluate", "training:evaluate", "rank again with the best checkpoint of a run")
     evaluate.add_argument("run_id")
     lineage = add("lineage", "lineage:lineage", "what a run was made from, and what of it is gone or changed since")

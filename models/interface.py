@@ -113,3 +113,12 @@ class HistoriesFitted(Protocol):
             offsets: int64 ``[u + 1]`` on the CPU: user number i owns ``items[offsets[i] : offsets[i + 1]]``.
         """
         ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A recommender of which a run records more than its settings, such as how noisy its noisiest step is."""
+
+    def describe(self, batch: SequenceBatch, *, generator: torch.Generator) -> Mapping[str, float | list[float]]:
+        """What the settings and the trained weights come to, by name; ``batch`` holds histories to try them on."""
+        ...

@@ -21,7 +21,7 @@ def ids(path):
 
 
 def test_there_are_configurations_of_every_kind():
-    assert {path.parent.name for path in FILES} == {"datasets", "features", "experiments", "sweeps"}
+    assert {path.parent.name for path in FILES} == {"datasets", "features", "experiments", "studies", "sweeps"}
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "datasets"], ids=ids)

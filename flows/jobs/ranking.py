@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from models.distributed import ALONE, Workers
-from models.evaluation.ranking import RankTable, evaluate
+from models.evaluation.mode import eval_mode, model_device
+from models.evaluation.ranking import RankTable, as_module, evaluate
 from models.evaluation.record import SplitMetrics
 from models.evaluation.seal import open_test_split
+from models.interface import Described
+from models.sequences.dataset import SPLITS
+from models.sequences.seeding import Stream, stream_generator
 
 if TYPE_CHECKING:
     from flows.jobs.finished_run import FinishedRun
@@ -42,6 +46,20 @@ def rank_splits(
         )
         for split in ("valid", "test")
     ]
+
+
+def describe(
+    model: Recommender, data: SequenceData, training: TrainingConfig, *, seed: int
+) -> dict[str, float | list[float]]:
+    """What a trained model says of itself, tried on users of the validation split; empty when it says nothing."""
+    module = as_module(model)
+    if not isinstance(model, Described) or not data.has_split("valid"):
+        return {}
+    examples = data.evaluation_examples("valid").to(model_device(module))
+    batch, _ = examples.read(examples.shortest_first(training.eval_batch_size)[-1], max_length=training.max_length)
+    generator = stream_generator(seed, Stream.EVALUATION, len(SPLITS), device=model_device(module))
+    with eval_mode(module):
+        return dict(model.describe(batch, generator=generator))
 
 
 def rank_again(run: FinishedRun, *, progress: ProgressCallback | None = None) -> list[RankTable]:

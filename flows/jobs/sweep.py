@@ -1,8 +1,5 @@
 """Run a sweep: many trainings of one experiment, the best of them chosen by validation.
 
-Every run is an ordinary run with its own id, so that a sweep that was interrupted goes on where it was and settings
-that two sweeps share are trained once. A run whose training fails is a row with its reason; the others go on.
-
 Each run ranks the test split itself, once, for its record. The sweep's files and its choice are made without those
 figures: only ``metrics["valid"]`` of a record is read until the choice has been made, and then the test figures of the
 chosen runs and of no others.
@@ -12,30 +9,30 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-import polars as pl
-
-from flows.config import ExperimentConfig, dump_toml
+from flows.config import dump_toml
 from flows.errors import WorkError
-from flows.jobs.pinning import pin, stores_read
 from flows.jobs.prepare import open_prepared
+from flows.jobs.run_table import (
+    RESULTS_TEXT_FILE,
+    RunTable,
+    axis_columns,
+    axis_values,
+    figure_names,
+    figures_of,
+)
 from flows.jobs.search import Choice, coordinate, grid
 from flows.jobs.sweep_config import Sweep, describe
-from flows.jobs.train import run_experiment
+from flows.jobs.train import ProgressCallback
 from flows.settings import Settings
-from models.errors import TrainingError
 from models.evaluation.metrics import parse_metric
 from models.evaluation.record import RunRecord
 from models.files import write_atomically
 
-ProgressCallback = Callable[[str, int, int | None], None]
-
-RESULTS_FILE = "results.parquet"
-RESULTS_TEXT_FILE = "results.csv"
 BEST_FILE = "best.toml"
 
 log = logging.getLogger(__name__)
@@ -105,9 +102,9 @@ def run_sweep(sweep: Sweep, *, progress: ProgressCallback | None = None) -> Swee
         choice = grid(axes, runs.value)
     else:
         choice = coordinate(axes, runs.value, rounds=sweep.config.rounds)
-    runs.write()
+    runs.table.write()
     if choice is None:
-        reasons = [row["reason"] for row in runs.rows.values() if row["reason"]]
+        reasons = [row["reason"] for row in runs.table.rows if row["reason"]]
         raise WorkError(
             f"sweep {sweep.name}: no combination that was tried could be trained with every seed; "
             f"{sweep.folder / RESULTS_TEXT_FILE} has the reasons, the first: {reasons[0]}"
@@ -118,17 +115,23 @@ def run_sweep(sweep: Sweep, *, progress: ProgressCallback | None = None) -> Swee
 
 
 class _Runs:
-    """The runs of a sweep so far, and the rows of its results."""
+    """The combinations of a sweep so far, and their runs."""
 
     def __init__(self, sweep: Sweep, progress: ProgressCallback | None) -> None:
-        self.sweep, self.progress = sweep, progress
-        first = sweep.experiment({name: values[0] for name, values in sweep.config.axes.items()}, sweep.config.seeds[0])
+        self.sweep = sweep
+        axes = sweep.config.axes
+        first = sweep.experiment({name: values[0] for name, values in axes.items()}, sweep.config.seeds[0])
         self.metric: str = first.training["select"]
-        self.prepared = open_prepared(sweep.settings, first.dataset)
-        self.schema = _schema(sweep, first.training["cutoffs"])
-        self.stores: dict[str, int] = {}  # a store that gets a new version amid the sweep is read as it was
-        self.failed = _failed_before(sweep)
-        self.rows: dict[str, dict[str, Any]] = {}  # by run id
+        self.table = RunTable(
+            sweep.settings,
+            open_prepared(sweep.settings, first.dataset),
+            sweep.folder,
+            owner="sweep",
+            columns=axis_columns(axes),
+            figures=figure_names(first.training["cutoffs"], "valid"),
+            read=lambda record: figures_of(record, "valid"),  # nothing of the test split
+            progress=progress,
+        )
         self.tried: dict[str, Tried] = {}
 
     def value(self, choice: Choice) -> float | None:
@@ -144,87 +147,9 @@ class _Runs:
             log.info("%s: %s %s", describe(choice), self.metric, self.tried[key].mean)
         return self.tried[key].mean
 
-    def write(self) -> None:
-        """Replace both tables of results."""
-        frame = pl.DataFrame(list(self.rows.values()), schema=self.schema)
-        write_atomically(self.sweep.folder / RESULTS_FILE, frame.write_parquet)
-        write_atomically(self.sweep.folder / RESULTS_TEXT_FILE, frame.write_csv)
-
     def _row(self, choice: Choice, seed: int) -> dict[str, Any]:
-        """Train one run, or take what is known of it."""
-        settings = self.sweep.settings
-        config = self._with_stores(self.sweep.experiment(choice, seed))
-        pinned, _ = pin(settings, config, self.prepared)
-        self.stores |= {store.name.split("/")[-1]: store.version for store in pinned.stores}
-        config = self._with_stores(config)
-        axes = self.sweep.config.axes
-        row = {name: value if _kind(axes[name]) else json.dumps(value) for name, value in choice.items()}
-        row |= {"seed": seed, "run_id": pinned.run_id, "reason": self.failed.get(pinned.run_id)}
-        fresh = False
-        if row["reason"] is None:
-            try:
-                outcome = run_experiment(settings, config, progress=self.progress)
-                if outcome.record.dataset_version != self.prepared.version:
-                    raise WorkError(f"{config.dataset} was prepared anew during the sweep; start the sweep again")
-                row |= _figures(outcome.record)
-                fresh = outcome.fresh
-            except TrainingError as error:
-                log.warning("%s, seed %d: %s", describe(choice), seed, error)
-                row["reason"], fresh = str(error), True
-        row["status"] = "finished" if row["reason"] is None else "failed"
-        self.rows[row["run_id"]] = row
-        if fresh:  # the rows of runs that were there already are in the file of the sweep that made them
-            self.write()
-        return row
-
-    def _with_stores(self, config: ExperimentConfig) -> ExperimentConfig:
-        known = {feature: self.stores[feature] for feature in stores_read(config) if feature in self.stores}
-        return config.model_copy(update={"stores": {**known, **config.stores}})
-
-
-def _failed_before(sweep: Sweep) -> dict[str, str]:
-    """Reason by run id of the failed runs in the results that are there."""
-    path = sweep.folder / RESULTS_FILE
-    if not path.is_file():
-        return {}
-    rows = pl.read_parquet(path, columns=["run_id", "status", "reason"]).filter(pl.col("status") == "failed")
-    return dict(zip(rows["run_id"].to_list(), rows["reason"].to_list(), strict=True))
-
-
-def _figures(record: RunRecord) -> dict[str, Any]:
-    """What a row holds of a record: nothing of the test split."""
-    valid = record.metrics["valid"]
-    return {
-        "selected_epoch": record.selected_epoch,
-        "seconds": record.timings["fit"],
-        **{f"valid_{name}": value for name, value in valid.unmasked.items()},
-        **{f"valid_masked_{name}": value for name, value in valid.masked.items()},
-    }
-
-
-def _schema(sweep: Sweep, cutoffs: list[int]) -> dict[str, Any]:
-    """Columns of the results; they do not depend on what has been run."""
-    names = [f"{kind}@{k}" for k in cutoffs for kind in ("hr", "ndcg", "mrr")]
-    return {
-        **{name: _kind(values) or pl.String for name, values in sweep.config.axes.items()},
-        "seed": pl.Int64,
-        "run_id": pl.String,
-        "status": pl.String,
-        "reason": pl.String,
-        "selected_epoch": pl.Int64,
-        "seconds": pl.Float64,
-        **{f"valid_{name}": pl.Float64 for name in names},
-        **{f"valid_masked_{name}": pl.Float64 for name in names},
-    }
-
-
-def _kind(values: list[Any]) -> Any:
-    """Type of an axis's column; None for JSON text."""
-    kinds = {type(value) for value in values}
-    if kinds == {int, float}:
-        return pl.Float64
-    plain = {bool: pl.Boolean, int: pl.Int64, float: pl.Float64, str: pl.String}
-    return plain.get(kinds.pop()) if len(kinds) == 1 else None
+        own = axis_values(self.sweep.config.axes, choice)
+        return self.table.train(self.sweep.experiment(choice, seed), own, told=describe(choice))
 
 
 def _write_best(sweep: Sweep, best: Tried, tried: tuple[Tried, ...], *, metric: str) -> None:

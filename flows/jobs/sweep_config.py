@@ -18,7 +18,33 @@ from models.config import StrictModel, parse_strict
 from models.errors import ConfigError
 
 #: Values of the choice would not be comparable, or are counted by ``seeds``.
-_NO_AXIS = ("seed", "dataset", "training.select", "training.cutoffs")
+NO_AXIS = ("seed", "dataset", "training.select", "training.cutoffs")
+
+
+def different_seeds(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """Refuse negative seeds, and one that is given twice."""
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ValueError("expected different seeds of 0 or more")
+    return seeds
+
+
+def quoted_keys(table: Any) -> Any:
+    """Refuse dotted keys without quotes, which TOML reads as tables."""
+    entries = cast("dict[str, Any]", table) if isinstance(table, dict) else {}
+    inner = [f"{key}.{name}" for key, value in entries.items() if isinstance(value, dict) for name in value]
+    if inner:
+        raise ValueError(f'write the dotted key in quotes: "{inner[0]}" = …')
+    return table
+
+
+def tryable(axes: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Refuse axes whose runs could not be compared, and values that are given twice."""
+    for key, values in axes.items():
+        if key in NO_AXIS:
+            raise ValueError(f"{key} cannot be an axis: runs with different ones cannot be compared")
+        if not values or any(value in values[:place] for place, value in enumerate(values)):
+            raise ValueError(f"{key}: expected one or more different values, got {values}")
+    return axes
 
 
 class SweepConfig(StrictModel):
@@ -42,31 +68,9 @@ class SweepConfig(StrictModel):
     base: dict[str, Any] = Field(default_factory=dict)
     axes: dict[str, list[Any]] = Field(min_length=1)
 
-    @field_validator("seeds")
-    @classmethod
-    def _different_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-            raise ValueError("expected different seeds of 0 or more")
-        return seeds
-
-    @field_validator("base", "axes", mode="before")
-    @classmethod
-    def _dotted(cls, table: Any) -> Any:
-        entries = cast("dict[str, Any]", table) if isinstance(table, dict) else {}
-        inner = [f"{key}.{name}" for key, value in entries.items() if isinstance(value, dict) for name in value]
-        if inner:
-            raise ValueError(f'write the dotted key in quotes: "{inner[0]}" = …')
-        return table
-
-    @field_validator("axes")
-    @classmethod
-    def _tryable(cls, axes: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        for key, values in axes.items():
-            if key in _NO_AXIS:
-                raise ValueError(f"{key} cannot be an axis: runs with different ones cannot be compared")
-            if not values or any(value in values[:place] for place, value in enumerate(values)):
-                raise ValueError(f"{key}: expected one or more different values, got {values}")
-        return axes
+    _different_seeds = field_validator("seeds")(different_seeds)
+    _quoted = field_validator("base", "axes", mode="before")(quoted_keys)
+    _tryable = field_validator("axes")(tryable)
 
 
 @dataclass(frozen=True)

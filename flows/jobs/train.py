@@ -161,7 +161,7 @@ def _train(
     progress: ProgressCallback | None,
     on_epoch: EpochCallback | None,
 ) -> None:
-    from flows.jobs.ranking import rank_splits
+    from flows.jobs.ranking import describe, rank_splits
     from flows.jobs.run_inputs import build_model
     from models.evaluation.figures import check_figures
     from models.evaluation.ranking import as_module, write_ranks
@@ -184,12 +184,13 @@ def _train(
         return
     write_ranks(run_dir / RANKS_FILE, [inputs.with_dataset_numbers(table) for table in tables])
     timings = {"fit": result.seconds, "evaluate": time.perf_counter() - started}
-    size = {
+    found = {
+        "model": describe(model, inputs.data, training, seed=seed),
         "parameters": sum(parameter.numel() for parameter in as_module(model).parameters()),
         "peak_memory_bytes": peak_memory(training.device),
         "processes": workers.world,
     }
-    record = _record(pinned, inputs, result, tables, run_dir=run_dir, timings=timings, size=size)
+    record = _record(pinned, inputs, result, tables, run_dir=run_dir, timings=timings, found=found)
     check_figures(record, {table.split: table for table in tables})
     record.write(run_dir)
 
@@ -202,7 +203,7 @@ def _record(
     *,
     run_dir: Path,
     timings: dict[str, float],
-    size: dict[str, int],
+    found: dict[str, Any],
 ) -> RunRecord:
     from datasets_spec.partfile import sha256_of
     from flows.jobs.finished_run import WEIGHTS_HASH, best_weights
@@ -238,7 +239,7 @@ def _record(
             "steps": result.steps,
             "stopped_early": result.stopped_early,
             "machine": machine(config.training["device"]),
-            **size,
+            **found,
             "missing": inputs.missing,
             WEIGHTS_HASH: None if weights is None else sha256_of(weights),
         },

@@ -41,7 +41,7 @@ from torch import Tensor, nn
 
 from models.config import StrictModel
 from models.diffusion.gaussian import q_sample, randn_like
-from models.diffusion.geodesic import WalkMode, normalise, random_walk
+from models.diffusion.geodesic import WalkMode, angle, normalise, random_walk
 from models.diffusion.noise_schedule import NoiseSchedule
 from models.diffusion.samplers import ReverseNoise, ancestral_states
 from models.diffusion.schedules import ScheduleName
@@ -215,6 +215,17 @@ class DimeRec(nn.Module):
     def item_vectors(self) -> Tensor:
         """float32 ``[n + 1, d]``, as they are scored; row 0 is padding."""
         return self._scored(self.items.table)
+
+    def describe(self, batch: SequenceBatch, *, generator: torch.Generator) -> dict[str, float | list[float]]:
+        """alpha-bar of the last step, and by step the mean angle in radians between last items and their noisy form."""
+        found: dict[str, float | list[float]] = {"alpha_bar_last": float(self.schedule.alpha_bar[-1])}
+        if self.config.grw == "euclidean":
+            return found
+        x_0 = normalise(self.items(batch.last_item))
+        steps = torch.arange(self.schedule.steps, device=x_0.device)
+        mode = self.config.grw
+        walks = (random_walk(self.schedule, x_0, t.expand(len(x_0)), mode=mode, generator=generator) for t in steps)
+        return found | {"angle": [float(angle(x_0, x_t).mean().detach()) for x_t in walks]}
 
     def interests(self, batch: SequenceBatch) -> Tensor:
         """g^u, float ``[b, k, d]`` (eq. 15-17)."""

@@ -242,6 +242,12 @@ class Imecd(nn.Module):
             found[name] = float(((moved - still).norm() / change.norm()).detach())
         return found
 
+    def describe(self, batch: SequenceBatch, *, generator: torch.Generator) -> dict[str, float | list[float]]:
+        """alpha-bar of the last step, and the sensitivity of every denoiser to x_t."""
+        listens = self.sensitivity(batch, generator=generator)
+        found: dict[str, float | list[float]] = {f"sensitivity_{name}": value for name, value in listens.items()}
+        return {"alpha_bar_last": float(self.schedule.alpha_bar[-1]), **found}
+
     def _make_catalogue(self) -> dict[str, Tensor]:
         return {"id": self.items.table} | {name: project(self.items.table) for name, project in self.content.items()}
 

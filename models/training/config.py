@@ -50,7 +50,7 @@ class TrainingConfig(StrictModel):
     epochs: int = Field(default=100, ge=0)
     batch_size: int = Field(default=2048, ge=1)
     optimiser: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = Field(default=1e-3, gt=0, le=100, allow_inf_nan=False)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1e37, allow_inf_nan=False)  # as float32
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     schedule: Literal["constant", "cosine", "step"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)

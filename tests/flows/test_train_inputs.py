@@ -232,4 +232,5 @@ def test_every_epoch_is_told_as_it_is_logged(root):
     ).record
     log = (root / "runs" / record.run_id / "metrics.jsonl").read_text().splitlines()
     assert rows == [json.loads(line) for line in log]
+    assert record.extra["model"] == {}  # SASRec has nothing to say of itself beyond its settings
     assert [row["epoch"] for row in rows] == [1, 2]

@@ -15,6 +15,7 @@ from models.modules.losses import sampled_softmax_loss
 from models.modules.negatives import unseen_negatives
 from models.recommenders.dimerec import UNIT_TEMPERATURE, Config, required_features
 from models.registry import build
+from models.sequences.batch import SequenceBatch
 
 N_ITEMS = 12
 SMALL = {"d": 8, "hidden": 16, "steps": 5, "dropout": 0.0, "max_length": 6, "inner": 16, "embedding_std": 0.5}
@@ -332,6 +333,20 @@ def test_how_far_the_last_step_turns_the_target(grw, folded, monkeypatch):
     x_0, x_t, _ = dimerec._noised(dimerec.items.table[1:].detach(), seeded())
     reached = angle(x_0, x_t).mean()
     assert float(reached) == pytest.approx(folded, abs=0.1 * folded)
+
+
+@pytest.mark.parametrize(
+    ("grw", "expected"),
+    [("literal_projected", [0.08, 0.83, 1.72, 2.58, 2 * math.pi - 3.40]), ("scaled", [0.01, 0.105, 0.22, 0.32, 0.428])],
+)
+def test_a_run_records_the_angle_of_every_step(grw, expected):
+    """sqrt(63 (1 - alpha_bar)) or, scaled, sqrt(1 - alpha_bar), of linear steps 1, 5, 10, 15 and 20."""
+    histories = torch.arange(1, 201).unsqueeze(1)
+    one = SequenceBatch(histories, histories > 0, torch.zeros(200, dtype=torch.int64), torch.arange(200))
+    found = model(n_items=200, d=64, steps=20, grw=grw).describe(one, generator=seeded())
+    assert [found["angle"][step - 1] for step in (1, 5, 10, 15, 20)] == pytest.approx(expected, rel=0.1)
+    assert found["alpha_bar_last"] == pytest.approx(0.81678, abs=1e-5)
+    assert "angle" not in model(grw="euclidean").describe(batch(), generator=seeded())
 
 
 @pytest.mark.parametrize(

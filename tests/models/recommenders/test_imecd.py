@@ -187,6 +187,15 @@ def test_the_published_injection_hardly_listens_to_the_noisy_vector():
         assert 0.0 < found["delta"][name] < 0.1 * found["add"][name]
 
 
+def test_a_run_records_how_much_the_denoisers_listen():
+    imecd = model(steps=32, modalities=["id", "img"]).eval()
+    found = imecd.describe(batch(), generator=seeded())
+    assert found.keys() == {"alpha_bar_last", "sensitivity_id", "sensitivity_img"}
+    assert found["sensitivity_id"] == imecd.sensitivity(batch(), generator=seeded())["id"]
+    signal = math.prod(1 - (0.013125 + (0.635 - 0.013125) * step / 31) for step in range(32))  # of the truncated line
+    assert found["alpha_bar_last"] == pytest.approx(signal, rel=1e-4)
+
+
 def test_the_content_target_of_the_reconstruction_is_fixed_unless_told_otherwise():
     """Known estimates, so that the projection is reached through x_0 alone; the ranking loss is taken off."""
     for detach, reached in ((True, False), (False, True)):

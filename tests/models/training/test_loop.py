@@ -235,7 +235,7 @@ def test_sasrec_learns_a_deterministic_pattern(tmp_path, positions):
         ({"select": "auc"}, "expected hr@K"),
         ({"cutoffs": [0, 10]}, "expected 1 or more, got 0"),
         ({"learning_rate": float("inf")}, "learning_rate: .*finite"),
-        ({"learning_rate": 1e38}, "learning_rate: .*less than or equal to 100"),
+        ({"learning_rate": 1e38}, "learning_rate: .*less than or equal to 1"),
         ({"batch_size": 0}, "batch_size: .*greater than or equal to 1"),
         ({"device": "tpu"}, "device: .*pattern"),
     ],
