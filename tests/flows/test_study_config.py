@@ -19,11 +19,11 @@ STUDIES = sorted((REPOSITORY / "configs" / "studies").glob("*.toml"))
 
 #: Points per seed, from the papers' tables and grids.
 POINTS = {
-    "dimerec-ablation": 5,
+    "dimerec-ablation": 6,
     "dimerec-guidance": 4,
     "dimerec-steps": 5,
     "dimerec-weights": 4 * 4,
-    "imecd-ablation": 6,
+    "imecd-ablation": 7,
     "imecd-codes": 5,
     "imecd-experts": 5,
     "imecd-weights": 5 + 5,
@@ -112,13 +112,15 @@ def test_ablations_switch_off_what_their_labels_say(tmp_path):
         "w/o CDG_CL": (True, True, False, ["id", "txt", "img"]),
         "w/o Text": (True, True, True, ["id", "img"]),
         "w/o Image": (True, True, True, ["id", "txt"]),
+        "ids alone": (True, True, True, ["id"]),
     }
-    assert switches("dimerec-ablation", "use_gem_loss", "use_recon", "use_ssm", "grw") == {
-        "DimeRec": (True, True, True, "literal_projected"),
-        "w/o L_gem": (False, True, True, "literal_projected"),
-        "w/o L_recon": (True, False, True, "literal_projected"),
-        "w/o L_ssm": (True, True, False, "literal_projected"),
-        "w/o GRW": (True, True, True, "euclidean"),
+    assert switches("dimerec-ablation", "use_gem_loss", "use_recon", "use_ssm", "grw", "serve") == {
+        "DimeRec": (True, True, True, "literal_projected", "diffusion"),
+        "w/o L_gem": (False, True, True, "literal_projected", "diffusion"),
+        "w/o L_recon": (True, False, True, "literal_projected", "diffusion"),
+        "w/o L_ssm": (True, True, False, "literal_projected", "diffusion"),
+        "w/o GRW": (True, True, True, "euclidean", "diffusion"),
+        "guidance alone": (True, False, False, "literal_projected", "interests"),
     }
 
 
