@@ -188,6 +188,13 @@ def _add_serving(add: _Add) -> None:
     slices = add("slices", "serving:slices", "test metrics by history length and by popularity, and what lists hold")
     slices.add_argument("run_id")
     slices.add_argument("-k", type=int, default=10, help="cut-off of the metrics and length of the lists")
+    probe = add("probe", "serving:probe", "how well a linear layer tells an item's category from its trained vector")
+    probe.add_argument("run_id")
+    probe.add_argument("--folds", type=int, default=5, help="parts of the cross-validation")
+    for reads_categories in (slices, probe):
+        reads_categories.add_argument(
+            "--separator", help="an item counts under what stands before it in its category, such as ', '"
+        )
 
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``reelstore recommend``, ``index`` and ``slices``: what a finished run is good for."""
+"""``reelstore recommend``, ``index``, ``slices`` and ``probe``: what a finished run is good for."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def slices(settings: Settings, options: argparse.Namespace) -> Outcome:
         "history length": by_history_length(ranks, run.inputs.data, ks=cutoffs),
         "training interactions of the target": by_target_count(ranks, run.inputs.data, ks=cutoffs),
     }
-    figures = _list_figures(run, k=options.k)
+    figures = _list_figures(run, k=options.k, separator=options.separator)
     payload = {
         "run_id": run.record.run_id,
         "slices": {name: [_plain(part) for part in found] for name, found in parts.items()},
@@ -149,7 +149,7 @@ def slices(settings: Settings, options: argparse.Namespace) -> Outcome:
     return Outcome(payload, text)
 
 
-def _list_figures(run: FinishedRun, *, k: int) -> dict[str, float]:
+def _list_figures(run: FinishedRun, *, k: int, separator: str | None) -> dict[str, float]:
     """Coverage, popularity and, where the items have categories, diversity of the lists of the test split's users."""
     from models.evaluation.lists import list_metrics, recommended_lists
 
@@ -164,17 +164,43 @@ def _list_figures(run: FinishedRun, *, k: int) -> dict[str, float]:
             batch_size=training.eval_batch_size,
             seed=run.record.seed,
         )
-    return list_metrics(lists, data.item_counts().numpy(), categories=_categories(run.inputs.items))
+    return list_metrics(lists, data.item_counts().numpy(), categories=_categories(run.inputs.items, separator))
 
 
-def _categories(items: pl.DataFrame) -> NDArray[np.int64] | None:
+def probe(settings: Settings, options: argparse.Namespace) -> Outcome:
+    """How well a linear layer tells an item's category from its trained vector."""
+    from flows.jobs.finished_run import load_run
+    from models.evaluation.index import inner_product_model
+    from models.evaluation.probing import linear_probe
+
+    run = load_run(settings, options.run_id)
+    categories = _categories(run.inputs.items, options.separator)
+    if categories is None:
+        raise CallError(f"{run.record.dataset} has no column 'category' of items, so there is nothing to probe for")
+    vectors = inner_product_model(run.model).item_vectors().detach().cpu()
+    try:
+        found = linear_probe(vectors, categories, folds=options.folds, seed=run.record.seed)
+    except ValueError as error:
+        raise CallError(f"{run.record.run_id}: {error}") from None
+    rows = [
+        ["accuracy", f"{found.accuracy:.4f}"],
+        ["95 % interval", f"{found.low:.4f} to {found.high:.4f}"],
+        ["of always the most frequent one", f"{found.majority:.4f}"],
+        ["items", found.n_items],
+        ["categories", found.n_categories],
+        ["items left out", found.left_out],
+    ]
+    return Outcome({"run_id": run.record.run_id, **asdict(found)}, table(("category of an item", ""), rows))
+
+
+def _categories(items: pl.DataFrame, separator: str | None) -> NDArray[np.int64] | None:
     """int64 ``[n + 1]``: a number from 1 for each item's category, 0 for none; None where the dataset has none."""
-    import numpy as np
+    from models.evaluation.probing import category_numbers
 
     if "category" not in items.columns:
         return None
-    numbers = items["category"].rank("dense").fill_null(0).to_numpy()
-    return np.append(0, numbers).astype(np.int64)
+    names = [None if name is None else str(name) for name in items["category"].to_list()]
+    return category_numbers(names, separator=separator)
 
 
 def _plain(part: Slice) -> dict[str, Any]:

@@ -73,9 +73,11 @@ def linear_probe(
         seed: Of the draw of the folds.
 
     Raises:
-        ValueError: For tables of different lengths, vectors that are not finite, or fewer than two categories that
-            have as many items as there are folds.
+        ValueError: For tables of different lengths, vectors that are not finite, fewer than two folds, or fewer than
+            two categories that have as many items as there are folds.
     """
+    if folds < 2:
+        raise ValueError(f"folds: expected 2 or more, got {folds}")
     x, y = np.asarray(vectors, dtype=np.float64), np.asarray(categories)
     if x.ndim != 2 or y.shape != (len(x),):
         raise ValueError(

@@ -91,6 +91,8 @@ def test_help_names_every_command_of_the_contract(tmp_path):
         "recommend",
         "index",
         "slices",
+        "probe",
+        "study",
         "deploy",
         "doctor",
     ):

@@ -13,6 +13,7 @@ from flows import cli
 from flows.jobs.finished_run import load_run
 from flows.jobs.prepare import open_prepared
 from flows.settings import Settings
+from models.evaluation.probing import linear_probe
 
 
 @pytest.fixture
@@ -160,6 +161,32 @@ def test_figures_of_the_lists_of_a_model_that_gives_the_most_popular(lab, capsys
     assert figures.keys() == {
         f"{name}@2" for name in ("coverage", "popularity", "log_popularity", "popularity_rank", "categories")
     }
+
+
+def test_the_probe_reads_the_trained_vectors_and_the_items_categories(lab, run_id, capsys):
+    """Of the twelve items the last has no category and the others have one of three, by their number."""
+    code, payload, err = command(lab, capsys, "probe", run_id, "--folds", "3")
+    assert code == 0, err
+    vectors = item_table(lab, run_id)
+    order = open_prepared(Settings(root=lab), DATASET).items.sort("item")["item_id"].to_list()
+    categories = [0, *(0 if item == "i11" else int(item[1:]) % 3 + 1 for item in order)]
+    expected = linear_probe(np.stack([np.zeros(8), *(vectors[item] for item in order)]), categories, folds=3)
+    assert payload["accuracy"] == expected.accuracy
+    assert (payload["n_items"], payload["n_categories"], payload["left_out"]) == (11, 3, 1)
+    assert payload["majority"] == pytest.approx(4 / 11)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--folds", "5"], "expected two or more with at least 5 items each"),
+        (["--folds", "1"], "folds: expected 2 or more"),
+    ],
+)
+def test_probes_that_cannot_be(lab, run_id, capsys, words, message):
+    code, payload, _ = command(lab, capsys, "probe", run_id, *words)
+    assert code == 2
+    assert message in payload["error"]
 
 
 def test_slices_for_people(lab, run_id, capsys):
