@@ -1,12 +1,17 @@
-"""What a model's training step and evaluation cost beside those of the model that it builds upon.
+"""What a model's training step, evaluation and serving cost beside those of the model that it builds upon.
 
-``python -m benchmarks.models [--only mealrec] [--repeats 7]``: MealRec and its ablations against their own backbones,
-SASRec, CL4SRec and TedRec, at d=64, two layers, two heads, the last 10 items, batches of 2,048, 18,700 items with five
-frames of 768 each (generated). All models train on prefixes (positions = "last"): MealRec reads the content of the last
-video, so a history gives it one prediction. CPU seconds of one thread, medians of steps taken in turn.
+``python -m benchmarks.models [--only mealrec] [--repeats 7]``; CPU seconds of one thread, medians, all on generated
+data:
 
-A step is loss, gradient and Adam; an evaluation is scores and ranks of 2,048 users, 256 at a time. CPU seconds depend
-on what else a machine does: compare the ratios of one run, not seconds of two.
+- ``mealrec``: MealRec and its ablations against their own backbones, SASRec, CL4SRec and TedRec, at d=64, two layers,
+  two heads, the last 10 items, batches of 2,048, 18,700 items with five frames of 768 each. All models train on
+  prefixes (positions = "last"): MealRec reads the content of the last video, so a history gives it one prediction. A
+  step is loss, gradient and Adam; an evaluation is scores and ranks of 2,048 users, 256 at a time.
+- ``dimerec``: the ten best items for 10,000 users, 256 at a time, by DimeRec with 20 reverse steps and by SASRec.
+- ``imecd``: peak memory of a process that trains IMECD at the size of Amazon Toys, tables and histories included, with
+  feature tables given in float32 and in float16.
+
+CPU seconds depend on what else a machine does: compare the ratios of one run, not seconds of two.
 """
 
 from __future__ import annotations
@@ -14,7 +19,11 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,32 +38,44 @@ ITEMS, BATCH, LENGTH, EVALUATED = 18_700, 2048, 10, 256
 FRAMES, WIDTH = 5, 768
 NETWORK = {"d": 64, "layers": 2, "heads": 2, "inner": 256, "dropout": 0.5, "max_length": LENGTH}
 
-#: Subject -> [(what is measured, model, parameters, what it is compared with)]; None: nothing.
-CASES: dict[str, list[tuple[str, str, dict[str, Any], str | None]]] = {
-    "mealrec": [
-        ("SASRec", "sasrec", {}, None),
-        ("MealRec, frames reduced to 64", "mealrec", {"content_width": 64}, "SASRec"),
-        ("the same, one reverse step", "mealrec", {"content_width": 64, "sampler": "one_step"}, "SASRec"),
-        ("- TCD", "mealrec", {"content_width": 64, "use_tcd": False}, "SASRec"),
-        ("- NPD", "mealrec", {"content_width": 64, "use_npd": False}, "SASRec"),
-        ("- TCD - NPD", "mealrec", {"content_width": 64, "use_tcd": False, "use_npd": False}, "SASRec"),
-        ("MealRec, frames reduced to 128", "mealrec", {"content_width": 128}, "SASRec"),
-        ("MealRec, frames of 768", "mealrec", {}, "SASRec"),
-        ("CL4SRec", "cl4srec", {}, None),
-        ("MealRec on CL4SRec, 64", "mealrec", {"content_width": 64, "backbone": "cl4srec"}, "CL4SRec"),
-        ("TedRec", "tedrec", {}, None),
-        ("MealRec on TedRec, 64", "mealrec", {"content_width": 64, "backbone": "tedrec"}, "TedRec"),
-    ]
-}
+#: [(what is measured, model, parameters, what it is compared with)]; None: nothing.
+CASES: list[tuple[str, str, dict[str, Any], str | None]] = [
+    ("SASRec", "sasrec", {}, None),
+    ("MealRec, frames reduced to 64", "mealrec", {"content_width": 64}, "SASRec"),
+    ("the same, one reverse step", "mealrec", {"content_width": 64, "sampler": "one_step"}, "SASRec"),
+    ("- TCD", "mealrec", {"content_width": 64, "use_tcd": False}, "SASRec"),
+    ("- NPD", "mealrec", {"content_width": 64, "use_npd": False}, "SASRec"),
+    ("- TCD - NPD", "mealrec", {"content_width": 64, "use_tcd": False, "use_npd": False}, "SASRec"),
+    ("MealRec, frames reduced to 128", "mealrec", {"content_width": 128}, "SASRec"),
+    ("MealRec, frames of 768", "mealrec", {}, "SASRec"),
+    ("CL4SRec", "cl4srec", {}, None),
+    ("MealRec on CL4SRec, 64", "mealrec", {"content_width": 64, "backbone": "cl4srec"}, "CL4SRec"),
+    ("TedRec", "tedrec", {}, None),
+    ("MealRec on TedRec, 64", "mealrec", {"content_width": 64, "backbone": "tedrec"}, "TedRec"),
+]
+
+#: Amazon Toys in IMECD's Table II, and the sizes of its section IV-A-4 that are no defaults.
+TOYS_USERS, TOYS_ITEMS, TOYS_BATCH, TOYS_LENGTH = 147_356, 49_637, 1280, 50
+TOYS: dict[str, Any] = {"max_length": TOYS_LENGTH, "d": 128, "experts": 10}
+
+SERVED, LIST = 10_000, 10
 
 
-def histories(generator: torch.Generator) -> SequenceBatch:
+def histories(generator: torch.Generator, users: int = BATCH) -> SequenceBatch:
     """One batch: 3 to 10 items each, drawn with a long tail."""
     popularity = 1 / torch.arange(1, ITEMS + 1) ** 0.6
-    drawn = torch.multinomial(popularity, BATCH * (LENGTH + 1), replacement=True, generator=generator)
-    items = torch.randperm(ITEMS, generator=generator)[drawn].view(BATCH, LENGTH + 1) + 1
-    mask = torch.arange(LENGTH) < torch.randint(3, LENGTH + 1, (BATCH, 1), generator=generator)
-    return SequenceBatch(items[:, :LENGTH] * mask, mask, items[:, LENGTH], torch.arange(BATCH))
+    drawn = torch.multinomial(popularity, users * (LENGTH + 1), replacement=True, generator=generator)
+    items = torch.randperm(ITEMS, generator=generator)[drawn].view(users, LENGTH + 1) + 1
+    mask = torch.arange(LENGTH) < torch.randint(3, LENGTH + 1, (users, 1), generator=generator)
+    return SequenceBatch(items[:, :LENGTH] * mask, mask, items[:, LENGTH], torch.arange(users))
+
+
+def pieces(batch: SequenceBatch) -> list[SequenceBatch]:
+    """The batch, 256 rows at a time."""
+    return [
+        SequenceBatch(batch.item_ids[rows], batch.mask[rows], batch.target[rows], batch.user[rows])
+        for rows in torch.arange(len(batch)).split(EVALUATED)
+    ]
 
 
 def features(generator: torch.Generator) -> dict[str, Tensor]:
@@ -86,8 +107,7 @@ class Measured:
         """Rank the targets of the batch."""
         begin = time.process_time()
         with eval_mode(self.model):
-            for rows in torch.arange(len(batch)).split(EVALUATED):
-                part = SequenceBatch(batch.item_ids[rows], batch.mask[rows], batch.target[rows], batch.user[rows])
+            for part in pieces(batch):
                 count_ranks(self.model.score(part, generator=generator), part.target, part.item_ids)
         self.evaluations.append(time.process_time() - begin)
 
@@ -96,17 +116,17 @@ class Measured:
         return statistics.median(self.steps[1:]), statistics.median(self.evaluations[1:])
 
 
-def measure(subject: str, repeats: int) -> None:
-    """Run the cases of a subject in turn, and print."""
+def measure_mealrec(repeats: int) -> None:
+    """Run the cases in turn, and print."""
     generator = torch.Generator().manual_seed(0)
     batch, tables = histories(generator), features(generator)
-    measured = {case: Measured(model, parameters, tables) for case, model, parameters, _ in CASES[subject]}
+    measured = {case: Measured(model, parameters, tables) for case, model, parameters, _ in CASES}
     for _ in range(repeats + 1):
         for one in measured.values():
             one.step(batch, generator)
             one.evaluate(batch, generator)
     print(f"{'':34}{'step, s':>9}{'ratio':>7}{'eval, s':>10}{'ratio':>7}")
-    for case, _, _, base in CASES[subject]:
+    for case, _, _, base in CASES:
         step, evaluation = measured[case].medians()
         ratios = ("", "")
         if base is not None:
@@ -116,18 +136,84 @@ def measure(subject: str, repeats: int) -> None:
         print(f"{case:34}{step:9.3f}{ratios[0]:>7}{evaluation:10.3f}{ratios[1]:>7}")
 
 
+def measure_dimerec(repeats: int) -> None:
+    """Recommend with both models in turn, and print."""
+    generator = torch.Generator().manual_seed(0)
+    batch, served, seconds = histories(generator, SERVED), dict[str, Any](), dict[str, list[float]]()
+    for name, parameters in (("sasrec", NETWORK), ("dimerec", {"d": NETWORK["d"], "max_length": LENGTH, "steps": 20})):
+        torch.manual_seed(0)
+        served[name], seconds[name] = build(name, parameters, n_items=ITEMS), []
+    for _ in range(repeats + 1):
+        for name, model in served.items():
+            begin = time.process_time()
+            with eval_mode(model):
+                for part in pieces(batch):
+                    model.recommend(part, k=LIST, exclude=part.item_ids, generator=generator)
+            seconds[name].append(time.process_time() - begin)
+    medians = {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
+    for name, median in medians.items():
+        share = medians["sasrec"] / median
+        print(f"{name:10}{median:8.2f} CPU-s{SERVED / median:10.0f} users/s, {share:.2f} of SASRec's throughput")
+
+
+def measure_imecd(repeats: int) -> None:
+    """Train in processes of their own, and print."""
+    for table in ("float32", "float16"):
+        command = [sys.executable, "-m", "benchmarks.models", "--train-imecd", table, "--repeats", str(repeats)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        print(f"tables of {table}: {done.stdout.strip()}", flush=True)
+
+
+def train_imecd(table: str, steps: int) -> None:
+    """Train ``steps`` steps after a first one, and print what it took."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    dtype = {"float32": torch.float32, "float16": torch.float16}[table]
+    shape = (TOYS_ITEMS + 1, WIDTH)
+    given = {name: torch.empty(shape, dtype=dtype).normal_(generator=generator) for name in ("roberta", "vit")}
+    items = torch.randint(1, TOYS_ITEMS + 1, (TOYS_USERS, TOYS_LENGTH + 1), generator=generator)
+    model: Any = build("imecd", TOYS, n_items=TOYS_ITEMS, features=given)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    seconds: list[float] = []
+    for _ in range(steps + 1):
+        user = torch.randint(TOYS_USERS, (TOYS_BATCH,), generator=generator)
+        lengths = torch.randint(3, TOYS_LENGTH + 1, (TOYS_BATCH, 1), generator=generator)
+        lengths[0] = TOYS_LENGTH  # one full history makes the whole batch that long
+        mask = torch.arange(TOYS_LENGTH) < lengths
+        batch = SequenceBatch(items[user, :TOYS_LENGTH] * mask, mask, items[user, TOYS_LENGTH], user)
+        begin = time.process_time()
+        optimiser.zero_grad(set_to_none=True)
+        model.training_loss(batch, generator=generator).total.backward()
+        optimiser.step()
+        seconds.append(time.process_time() - begin)
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))  # KiB
+    print(f"peak {peak * 1024 / 1e9:.2f} GB, {statistics.median(seconds[1:]):.1f} CPU-s a step, {steps + 1} steps")
+
+
+SUBJECTS: dict[str, Callable[[int], None]] = {
+    "mealrec": measure_mealrec,
+    "dimerec": measure_dimerec,
+    "imecd": measure_imecd,
+}
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=sorted(CASES), help="one subject; default all")
-    parser.add_argument("--repeats", type=int, default=7, help="measured steps and evaluations of every model")
+    parser.add_argument("--only", choices=sorted(SUBJECTS), help="one subject; default all")
+    parser.add_argument("--repeats", type=int, default=7, help="measured repetitions")
+    parser.add_argument("--train-imecd", choices=("float32", "float16"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for subject in [options.only] if options.only else CASES:
+    if options.train_imecd:
+        train_imecd(options.train_imecd, options.repeats)
+        return
+    for subject in [options.only] if options.only else SUBJECTS:
         print(
             f"{subject}: torch {torch.__version__}, one thread, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
         )
-        measure(subject, options.repeats)
+        SUBJECTS[subject](options.repeats)
     print(f"load at the end {os.getloadavg()[0]:.1f}")
 
 

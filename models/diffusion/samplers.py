@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.diffusion.gaussian import gather, noise_from_x0, q_posterior, randn_like
+from models.diffusion.gaussian import gather, noise_from_x0, randn_like
 from models.diffusion.noise_schedule import NoiseSchedule
 
 #: ``(x_t [b, ...], t int64 [b]) -> x0 estimate [b, ...]``.
@@ -68,9 +68,9 @@ def ancestral_states(
     x = start
     for step in reversed(range(schedule.steps)):
         t = torch.full((x.shape[0],), step, dtype=torch.int64, device=x.device)
-        x, variance = q_posterior(schedule, denoise(x, t), x, t)
+        x = torch.addcmul(schedule.posterior_x0[step] * denoise(x, t), schedule.posterior_xt[step], x)
         if step > 0 and noise != "none":
-            x = x + _deviation(schedule, variance, step, noise) * randn_like(x, generator=generator, shared=shared)
+            x = x + _deviation(schedule, step, noise) * randn_like(x, generator=generator, shared=shared)
         if project is not None:
             x = project(x)
         yield x
@@ -127,7 +127,8 @@ def one_step(denoise: Denoise, schedule: NoiseSchedule, start: Tensor) -> Tensor
     return denoise(start, torch.full((start.shape[0],), schedule.steps - 1, dtype=torch.int64, device=start.device))
 
 
-def _deviation(schedule: NoiseSchedule, variance: Tensor, step: int, noise: ReverseNoise) -> Tensor:
+def _deviation(schedule: NoiseSchedule, step: int, noise: ReverseNoise) -> Tensor:
+    variance = schedule.posterior_variance[step]
     if noise == "variance":
         return variance
     if noise == "fixedlarge":

@@ -9,6 +9,11 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+#: Rows mixed at once while training. The gradient needs every expert's output, n times the result: it is made again,
+#: block by block, instead of being kept for a whole catalogue.
+BLOCK_ROWS = 8192
 
 
 class MixtureOfExperts(nn.Module):
@@ -29,6 +34,14 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
         """Mix (eq. 5-6): float ``[m, d]`` and ``[m, gate_width]`` -> ``[m, d]``."""
+        if not torch.is_grad_enabled() or len(x) <= BLOCK_ROWS:
+            return self._mixture(x, guide)
+        blocks = zip(x.split(BLOCK_ROWS), guide.split(BLOCK_ROWS), strict=True)
+        return torch.cat(
+            [checkpoint(self._mixture, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
+        )
+
+    def _mixture(self, x: Tensor, guide: Tensor) -> Tensor:
         return self.mix(x, self.gates(guide))
 
     def mix(self, x: Tensor, gates: Tensor) -> Tensor:

@@ -8,15 +8,20 @@ Shape legend: b batch, l sequence length, d width.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.modules.attention import attention_mask
 from models.modules.position import LearnedPositions
 from models.modules.timestep import TimestepEmbedding
 from models.modules.transformer import TransformerEncoder, last_row
+
+#: Elements ``b l d`` above which training on a CPU makes the inside of a block again for its gradient: kept, it is
+#: about 25 times the block's input, and the allocator does not give all of it back between steps.
+KEPT_ELEMENTS = 2**22
 
 #: How the noisy vector enters: ``delta`` adds it to every history item, scaled by lambda ~ N(delta, delta) (DiffuRec);
 #: ``add`` adds it unscaled; ``prepend_token`` puts it before the history as a token of its own.
@@ -81,7 +86,17 @@ class SequenceDenoiser(nn.Module):
         else:
             tokens = tokens + self._strength(tokens, generator) * state
         hidden = self.norm(self.dropout(tokens))
-        return self.transformer(hidden, attend=attention_mask(mask, causal=False), at=last_row(hidden)).squeeze(1)
+        return self._read_last(hidden, attention_mask(mask, causal=False)).squeeze(1)
+
+    def _read_last(self, hidden: Tensor, attend: Tensor) -> Tensor:
+        """The transformer's output at the last position of ``[b, l, d]``, float ``[b, 1, d]``."""
+        remake = torch.is_grad_enabled() and hidden.device.type == "cpu" and hidden.numel() > KEPT_ELEMENTS
+        if not remake:
+            return self.transformer(hidden, attend=attend, at=last_row(hidden))
+        *whole, last = self.transformer.blocks
+        for block in whole:
+            hidden = cast("Tensor", checkpoint(block, hidden, attend=attend, use_reentrant=False))
+        return self.transformer.last_norm(last(hidden, attend=attend, at=last_row(hidden)))
 
     def _strength(self, tokens: Tensor, generator: torch.Generator) -> Tensor | float:
         if self.inject == "add":

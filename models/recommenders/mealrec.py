@@ -217,11 +217,15 @@ class MealRec(nn.Module):
         return top_k(self.score(batch, generator=generator), k, exclude)
 
     def last_frames(self, batch: SequenceBatch) -> Tensor:
-        """z_0 of eq. 6 (without the content module: F_L itself), float ``[b, f, v]``; each video is encoded once."""
+        """z_0 of eq. 6 (without the content module: F_L itself), float ``[b, f, v]``; each video is encoded once.
+
+        Frames lie in front in memory, as the networks that follow read them.
+        """
         videos, row = batch.last_item.unique(return_inverse=True)
         frames = self.reduce(self.tables["frames"](videos))
         frames = self.content.encoder(frames) if self.config.use_tcd else frames
-        return F.embedding(row, frames.flatten(1)).unflatten(1, frames.shape[1:])
+        chosen = F.embedding(row, frames.flatten(1)).unflatten(1, frames.shape[1:])
+        return chosen.transpose(0, 1).contiguous().transpose(0, 1)
 
     def denoised_preference(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """The result of both reverse processes (eq. 10 and 13), float ``[b, d]``."""

@@ -82,8 +82,9 @@ def test_from_pure_noise_the_history_is_lost():
         (True, "encoded", True),
     ):
         first, second = scores(loud(use_tcd=use_tcd, start=start), HISTORIES[:2])
-        assert bool((first - second).abs().max() > 1e-4) is told_apart
-        assert torch.equal(first, second) is not told_apart
+        difference = (first - second).abs().max()
+        assert bool(difference > 1e-4) is told_apart
+        assert bool(difference < 1e-5) is not told_apart  # products of matrices round by the place of a row
 
 
 def test_literal_stride_trains_and_samples_the_same_steps(monkeypatch):

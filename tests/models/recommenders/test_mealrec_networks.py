@@ -8,7 +8,7 @@ from torch import nn
 from models.modules.blind_denoiser import BlindDenoiser, MlpFusion
 from models.modules.content_diffusion import ContentDiffusion
 from models.modules.feature_table import FeatureTable
-from models.modules.frame_unet import FrameUNet, convolution, normalise
+from models.modules.frame_unet import FrameUNet, activation, convolution
 from models.modules.unet1d import UNet1d
 
 
@@ -66,9 +66,21 @@ def test_a_convolution_is_torch_s(frames, size, stride):
     torch.testing.assert_close(found, layer(x), rtol=1e-5, atol=1e-5)
 
 
-def test_a_group_norm_is_torch_s():
+def test_an_activation_is_torch_s_group_norm_and_silu():
     norm, x = spread(nn.GroupNorm(2, 8)), random(3, 8, 5) + 4.0
-    torch.testing.assert_close(normalise(x.permute(2, 0, 1), norm).permute(1, 2, 0), norm(x), rtol=1e-4, atol=1e-5)
+    found = activation(norm)(x.permute(2, 0, 1)).permute(1, 2, 0)
+    torch.testing.assert_close(found, nn.functional.silu(norm(x)), rtol=1e-4, atol=1e-5)
+
+
+def test_an_activation_of_repeated_frames_and_of_some_channels():
+    """Two groups of the norm lie in the first eight channels, whose frames count 2, 1 and 3 times."""
+    norm, x, rest = spread(nn.GroupNorm(4, 16)), random(3, 8, 3) + 4.0, random(3, 8, 6, seed=1)
+    repeats = torch.tensor([2, 1, 3])
+    expected = nn.functional.silu(norm(torch.cat((x.repeat_interleave(repeats, dim=2), rest), dim=1)))
+    first = activation(norm, 0, 8)(x.permute(2, 0, 1), repeats[:, None, None].float())
+    torch.testing.assert_close(first.permute(1, 2, 0), expected[:, :8, [0, 2, 3]], rtol=1e-4, atol=1e-5)
+    second = activation(norm, 8)(rest.permute(2, 0, 1))
+    torch.testing.assert_close(second.permute(1, 2, 0), expected[:, 8:], rtol=1e-4, atol=1e-5)
 
 
 # --- eq. 6-7 ----------------------------------------------------------------------------------------------------
