@@ -38,20 +38,23 @@ ITEMS, BATCH, LENGTH, EVALUATED = 18_700, 2048, 10, 256
 FRAMES, WIDTH = 5, 768
 NETWORK = {"d": 64, "layers": 2, "heads": 2, "inner": 256, "dropout": 0.5, "max_length": LENGTH}
 
+#: The paper configurations' frames reduced to 64 and U-Net of 16 channels.
+SMALL: dict[str, Any] = {"content_width": 64, "unet_channels": 16}
+
 #: [(what is measured, model, parameters, what it is compared with)]; None: nothing.
 CASES: list[tuple[str, str, dict[str, Any], str | None]] = [
     ("SASRec", "sasrec", {}, None),
-    ("MealRec, frames reduced to 64", "mealrec", {"content_width": 64}, "SASRec"),
-    ("the same, one reverse step", "mealrec", {"content_width": 64, "sampler": "one_step"}, "SASRec"),
-    ("- TCD", "mealrec", {"content_width": 64, "use_tcd": False}, "SASRec"),
-    ("- NPD", "mealrec", {"content_width": 64, "use_npd": False}, "SASRec"),
-    ("- TCD - NPD", "mealrec", {"content_width": 64, "use_tcd": False, "use_npd": False}, "SASRec"),
-    ("MealRec, frames reduced to 128", "mealrec", {"content_width": 128}, "SASRec"),
-    ("MealRec, frames of 768", "mealrec", {}, "SASRec"),
+    ("MealRec", "mealrec", SMALL, "SASRec"),
+    ("the same, one reverse step", "mealrec", SMALL | {"sampler": "one_step"}, "SASRec"),
+    ("- TCD", "mealrec", SMALL | {"use_tcd": False}, "SASRec"),
+    ("- NPD", "mealrec", SMALL | {"use_npd": False}, "SASRec"),
+    ("- TCD - NPD", "mealrec", SMALL | {"use_tcd": False, "use_npd": False}, "SASRec"),
+    ("MealRec, a U-Net of 64 channels", "mealrec", {"content_width": 64}, "SASRec"),
+    ("MealRec, frames of 768, as printed", "mealrec", {}, "SASRec"),
     ("CL4SRec", "cl4srec", {}, None),
-    ("MealRec on CL4SRec, 64", "mealrec", {"content_width": 64, "backbone": "cl4srec"}, "CL4SRec"),
+    ("MealRec on CL4SRec", "mealrec", SMALL | {"backbone": "cl4srec"}, "CL4SRec"),
     ("TedRec", "tedrec", {}, None),
-    ("MealRec on TedRec, 64", "mealrec", {"content_width": 64, "backbone": "tedrec"}, "TedRec"),
+    ("MealRec on TedRec", "mealrec", SMALL | {"backbone": "tedrec"}, "TedRec"),
 ]
 
 #: Amazon Toys in IMECD's Table II, and the sizes of its section IV-A-4 that are no defaults.

@@ -98,6 +98,7 @@ class Config(StrictModel):
     dropout: float = Field(default=0.5, ge=0.0, lt=1.0)  # RecBole's SASRec
     gamma: float = Field(default=0.9, gt=0.0)  # [P] eq. 7
     steps: int = Field(default=5, ge=2)  # [G] T of both processes; more applies g to its own output more often
+    steps_preference: int | None = Field(default=None, ge=2)  # [G] T^n of Fig. 4, where it is not T^t
     schedule: ScheduleName = "linear"  # DDPM's, not rescaled
     lambda_t: float = Field(default=0.1, ge=0.0)  # [G] eq. 16
     lambda_n: float = Field(default=0.1, ge=0.0)  # [G] eq. 16
@@ -105,6 +106,8 @@ class Config(StrictModel):
     use_tcd: bool = True  # off: the initial frame features (Fig. 3)
     use_npd: bool = True  # off: an MLP over preference, frames and text (Fig. 3)
     cv_tokens: bool = False
+    frame_tokens: Literal["each", "mean"] = "each"  # what g attends to: every refined frame, or their mean
+    train_unroll: bool = False  # L_R from whole reverse processes; section 4.6.1 trains single steps
     start: Literal["encoded", "pure_noise"] = "encoded"
     sampler: Literal["ancestral", "ddim", "one_step"] = "ancestral"  # [P] ancestral
     sampler_stride: int = Field(default=1, ge=1)  # of ddim
@@ -133,8 +136,9 @@ class Config(StrictModel):
     def _stride_fits(cls, stride: int, info: ValidationInfo) -> int:
         if stride > 1 and info.data.get("sampler") != "ddim":
             raise ValueError("only sampler='ddim' can skip steps; set sampler='ddim' or sampler_stride=1")
-        if info.data.get("steps", stride) % stride:
-            raise ValueError(f"must divide steps={info.data['steps']}")
+        for name in ("steps", "steps_preference"):
+            if (info.data.get(name) or stride) % stride:
+                raise ValueError(f"must divide {name}={info.data[name]}")
         return stride
 
     @field_validator("train_t")
@@ -162,7 +166,8 @@ class MealRec(nn.Module):
         self.causal = False  # content is that of the last item: one prediction per history
         self.backbone = backbone
         self.tables = nn.ModuleDict(tables)
-        self.schedule = NoiseSchedule.named(config.schedule, config.steps)
+        self.schedule = NoiseSchedule.named(config.schedule, config.steps)  # of frames
+        self.preference_schedule = NoiseSchedule.named(config.schedule, config.steps_preference or config.steps)
         raw, text = tables["frames"].shape[-1], tables["text"].shape[-1]
         width = config.content_width or raw
         self.reduce = nn.Linear(raw, width) if config.content_width else nn.Identity()
@@ -187,15 +192,17 @@ class MealRec(nn.Module):
         """Eq. 16: ranking loss + lambda_T * frame reconstruction + lambda_N * preference reconstruction."""
         config, parts = self.config, dict[str, Tensor]()
         x_0, text = self.backbone(batch, generator=generator), self.tables["text"](batch.last_item)  # eq. 12
-        frames = self.last_frames(batch)
+        clean = frames = self.last_frames(batch)
         if config.use_tcd:
-            clean, frames = frames, self._denoise_frames_once(batch, frames, generator)
+            frames = self._denoise_frames_once(batch, clean, generator)
             parts["content"] = F.mse_loss(frames, self._target(clean))  # eq. 11
         if config.use_npd:
-            estimate = self.denoiser(self._noised(x_0, generator), frames, text)
+            estimate = self.denoiser(self._noised(x_0, generator), self._tokens(frames), text)
             parts["preference"] = F.mse_loss(estimate, self._target(x_0))  # eq. 14
         else:
             estimate = self.fusion(x_0, frames, text)
+        if config.train_unroll:
+            estimate = self._denoised(batch, x_0, clean, text, generator)
         parts["ranking"] = self._ranking_loss(estimate, batch.target)  # eq. 15
         parts |= self.backbone.own_losses(batch, generator=generator)
         weights = {"content": config.lambda_t, "preference": config.lambda_n}
@@ -230,18 +237,37 @@ class MealRec(nn.Module):
     def denoised_preference(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """The result of both reverse processes (eq. 10 and 13), float ``[b, d]``."""
         frames, text = self.last_frames(batch), self.tables["text"](batch.last_item)
+        x_0 = self.backbone.query(batch, generator=generator)  # eq. 12
+        return self._denoised(batch, x_0, frames, text, generator)
+
+    def describe(self, batch: SequenceBatch, *, generator: torch.Generator) -> dict[str, float | list[float]]:
+        """alpha-bar of the last step of both processes: the share of the signal's power that sampling starts from."""
+        del batch, generator
+        found: dict[str, float | list[float]] = {}
+        if self.config.use_tcd:
+            found["alpha_bar_last_frames"] = float(self.schedule.alpha_bar[-1])
+        if self.config.use_npd:
+            found["alpha_bar_last_preference"] = float(self.preference_schedule.alpha_bar[-1])
+        return found
+
+    def _denoised(
+        self, batch: SequenceBatch, x_0: Tensor, frames: Tensor, text: Tensor, generator: torch.Generator
+    ) -> Tensor:
         if self.config.use_tcd:
             context, context_mask = self._context(batch)
-            frames = self._reverse(self.content.unet.given(context, context_mask=context_mask), frames, generator)
-        x_0 = self.backbone.query(batch, generator=generator)  # eq. 12
+            unet = self.content.unet.given(context, context_mask=context_mask)
+            frames = self._reverse(unet, self.schedule, frames, generator)
         if not self.config.use_npd:
             return self.fusion(x_0, frames, text)
-        blind = self.denoiser.given(frames, text)
-        return self._reverse(lambda x, _: blind(x), x_0, generator)
+        blind = self.denoiser.given(self._tokens(frames), text)
+        return self._reverse(lambda x, _: blind(x), self.preference_schedule, x_0, generator)
+
+    def _tokens(self, frames: Tensor) -> Tensor:
+        return frames.mean(dim=1, keepdim=True) if self.config.frame_tokens == "mean" else frames
 
     def _denoise_frames_once(self, batch: SequenceBatch, frames: Tensor, generator: torch.Generator) -> Tensor:
         context, context_mask = self._context(batch)
-        t = self._random_steps(len(batch), generator)
+        t = self._random_steps(self.schedule, len(batch), generator)
         noisy = q_sample(self.schedule, frames, t, randn_like(frames, generator=generator))
         return self.content.unet(noisy, t, context, context_mask=context_mask)
 
@@ -251,12 +277,12 @@ class MealRec(nn.Module):
         return self.content.context(videos, self.reduce, batch.item_ids, batch.mask)
 
     def _noised(self, x_0: Tensor, generator: torch.Generator) -> Tensor:
-        t = self._random_steps(x_0.shape[0], generator)
-        return q_sample(self.schedule, x_0, t, randn_like(x_0, generator=generator))
+        t = self._random_steps(self.preference_schedule, len(x_0), generator)
+        return q_sample(self.preference_schedule, x_0, t, randn_like(x_0, generator=generator))
 
-    def _random_steps(self, rows: int, generator: torch.Generator) -> Tensor:
+    def _random_steps(self, schedule: NoiseSchedule, rows: int, generator: torch.Generator) -> Tensor:
         stride = 5 if self.config.train_t == "stride5" else 1
-        return self.schedule.random_steps(rows, generator=generator, stride=stride)
+        return schedule.random_steps(rows, generator=generator, stride=stride)
 
     def _target(self, clean: Tensor) -> Tensor:
         return clean.detach() if self.config.detach_targets else clean
@@ -269,19 +295,21 @@ class MealRec(nn.Module):
             F.normalize(estimate, dim=-1), F.normalize(table, dim=-1), target, temperature=COSINE_TEMPERATURE
         )
 
-    def _reverse(self, denoise: samplers.Denoise, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def _reverse(
+        self, denoise: samplers.Denoise, schedule: NoiseSchedule, clean: Tensor, generator: torch.Generator
+    ) -> Tensor:
         """From the noisiest state of ``clean`` (or from noise alone) back to an estimate of it."""
         start = randn_like(clean, generator=generator, shared=True)
         if self.config.start == "encoded":
-            last = torch.full((clean.shape[0],), self.schedule.steps - 1, device=clean.device)
-            start = q_sample(self.schedule, clean, last, start)
+            last = torch.full((clean.shape[0],), schedule.steps - 1, device=clean.device)
+            start = q_sample(schedule, clean, last, start)
         if self.config.sampler == "one_step":
-            return samplers.one_step(denoise, self.schedule, start)
+            return samplers.one_step(denoise, schedule, start)
         if self.config.sampler == "ddim":
-            visited = range(self.config.sampler_stride - 1, self.schedule.steps, self.config.sampler_stride)
-            return samplers.ddim(denoise, self.schedule, start, generator=generator, timesteps=visited)
+            visited = range(self.config.sampler_stride - 1, schedule.steps, self.config.sampler_stride)
+            return samplers.ddim(denoise, schedule, start, generator=generator, timesteps=visited)
         noise = self.config.reverse_noise
-        return samplers.ancestral(denoise, self.schedule, start, generator=generator, noise=noise, shared=True)
+        return samplers.ancestral(denoise, schedule, start, generator=generator, noise=noise, shared=True)
 
 
 def required_features(config: Config) -> tuple[str, ...]:

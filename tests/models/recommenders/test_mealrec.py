@@ -21,9 +21,45 @@ def test_for_a_fixed_state_the_step_changes_nothing_but_what_the_frames_become(m
     for use_tcd in (False, True):
         mealrec, found = loud(use_tcd=use_tcd), []
         for steps in (torch.tensor([0, 2, 4]), torch.tensor([4, 0, 2])):
-            monkeypatch.setattr(mealrec, "_random_steps", lambda rows, generator, steps=steps: steps)
+            monkeypatch.setattr(mealrec, "_random_steps", lambda schedule, rows, generator, steps=steps: steps)
             found.append(loss(mealrec).total)
         assert torch.equal(*found) is not use_tcd
+
+
+@pytest.mark.parametrize("switches", [{}, {"use_tcd": False}, {"use_npd": False}])
+def test_an_unrolled_training_ranks_what_serving_ranks(monkeypatch, switches):
+    """Without the noise of the start both walk the same states, and the gradient goes through all of them."""
+    monkeypatch.setattr("models.recommenders.mealrec.q_sample", lambda schedule, x0, t, noise: x0)
+    mealrec = loud(train_unroll=True, **switches)
+    terms = loss(mealrec)
+    expected = F.cross_entropy(scores(mealrec), torch.full((3,), 5))  # item 6 is column 5 without padding
+    torch.testing.assert_close(terms.parts["ranking"], expected)
+    gradients = {}
+    for weight in (True, False):
+        again = loud(train_unroll=weight, lambda_t=0.0, lambda_n=0.0, **switches)
+        loss(again).total.backward()
+        gradients[weight] = again.backbone.items.weight.grad
+        assert gradients[weight].isfinite().all()
+    assert (gradients[True] - gradients[False]).abs().max() > 1e-4
+
+
+def test_the_mean_frame_is_a_single_token():
+    frames, text = torch.randn(3, 5, WIDTH, generator=seeded()), torch.randn(3, 6, generator=seeded(1))
+    x_0 = torch.randn(3, 8, generator=seeded(2))
+    mealrec = loud(use_tcd=False, frame_tokens="mean")
+    expected = mealrec.denoiser(x_0, frames.mean(dim=1, keepdim=True), text)
+    torch.testing.assert_close(mealrec.denoiser(x_0, mealrec._tokens(frames), text), expected)
+    assert loud(use_tcd=False)._tokens(frames) is frames
+
+
+def test_each_process_has_its_own_number_of_steps():
+    """Linear variances from 1e-4 to 0.02: alpha_bar is .951 after 5 of 5 steps and .776 after 25 of 25."""
+    found = model(steps=5, steps_preference=25).describe(batch(), generator=seeded())
+    assert found == {
+        "alpha_bar_last_frames": pytest.approx(0.951, abs=1e-3),
+        "alpha_bar_last_preference": pytest.approx(0.7765, abs=1e-4),
+    }
+    assert model(use_npd=False).describe(batch(), generator=seeded()).keys() == {"alpha_bar_last_frames"}
 
 
 def test_the_denoiser_reads_the_state_every_frame_and_the_text():
