@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -189,11 +189,20 @@ class _Fit:
         Raises:
             TrainingError: When a loss is not finite.
         """
-        counters, config = self.counters, self.config
-        order = {"max_length": config.max_length, "seed": self.seed, "epoch": counters.epoch}
-        order["by_length"] = config.group_by_length
+        counters, config, epoch = self.counters, self.config, self.counters.epoch
         started = time.perf_counter()
-        for batch in examples.shuffled(batch_size, **order, first=counters.step):
+
+        def batches(first: int) -> Iterator[SequenceBatch]:
+            return examples.shuffled(
+                batch_size,
+                max_length=config.max_length,
+                seed=self.seed,
+                epoch=epoch,
+                first=first,
+                by_length=config.group_by_length,
+            )
+
+        for batch in batches(counters.step):
             rate = learning_rate(config, counters.steps, horizon=config.epochs * per_epoch)
             look = self.losses.add(self._step(batch, rate))
             counters.step += 1
@@ -204,7 +213,7 @@ class _Fit:
                 failed = self.losses.look(counters.sums)
                 if failed is not None:
                     step = counters.step - failed[0] + 1
-                    culprit = next(examples.shuffled(batch_size, **order, first=step - 1))
+                    culprit = next(batches(step - 1))
                     raise self._failure(culprit, step, failed[1])
                 counters.seconds += time.perf_counter() - started
                 started = time.perf_counter()
