@@ -40,6 +40,8 @@ SEED = 0
 #: Largest perplexity; a map of few points gets a third of their number.
 _PERPLEXITY = 30.0
 _WEIGHTS = "checkpoints"
+#: Why a model has no place on the map.
+_NO_PRODUCT = "the score is no inner product of one vector of the user and one of the item"
 
 
 class NoVectorsError(Exception):
@@ -108,27 +110,21 @@ def of_model(model: Recommender, batch: SequenceBatch, *, generator: torch.Gener
     Raises:
         NoVectorsError: When the model scores in another way.
     """
-    import torch
-
+    from models.errors import ConfigError
     from models.evaluation.index import InnerProductScored
-    from models.recommenders.dimerec import DimeRec
-    from models.recommenders.imecd import Imecd
     from models.recommenders.mealrec import MealRec
 
     frames = None
     if isinstance(model, InnerProductScored):
-        users, items = model.query(batch, generator=generator), model.item_vectors()
+        try:
+            users, items = model.query(batch, generator=generator), model.item_vectors()
+        except ConfigError as error:  # with these settings the score is something else
+            raise NoVectorsError(_NO_PRODUCT) from error
     elif isinstance(model, MealRec):
         users, items = model.denoised_preference(batch, generator=generator), model.backbone.items.table
         frames = _frames(model, batch)
-    elif isinstance(model, DimeRec) and model.config.serve == "diffusion":
-        users, items = model.user_vectors(batch, generator=generator), model.items.table
-    elif isinstance(model, Imecd):
-        preferences, catalogue = model.preferences(batch, generator=generator), model.catalogue()
-        users = torch.cat(list(preferences.values()), dim=-1)
-        items = torch.cat([catalogue[name] for name in preferences], dim=-1)
     else:
-        raise NoVectorsError("the score is no inner product of one vector of the user and one of the item")
+        raise NoVectorsError(_NO_PRODUCT)
     return Vectors(_array(users), _array(items[batch.target]), None if frames is None else _array(frames))
 
 
