@@ -20,8 +20,15 @@ from flows.local_server import environment, prefect, running_server, running_wor
 from flows.settings import Settings
 
 DATASET = "synthetic"
-#: SASRec and MealRec are compared over paired seeds (5 of them: `python -m benchmarks paired_seeds`); others run once.
-REPEATS = {"sasrec-synthetic": 2, "mealrec-synthetic": 2}
+#: What is trained, what takes longest first, and with how many seeds: SASRec and MealRec are compared over paired ones
+#: (5 of them: `python -m benchmarks.paired_seeds`).
+TRAINED = {
+    "mealrec-synthetic": 2,
+    "imecd-synthetic": 1,
+    "dimerec-synthetic": 1,
+    "sasrec-synthetic": 2,
+    "popularity-synthetic": 1,
+}
 POLL_SECONDS = 1.0
 NOTICE = (
     "NOTE: the encoders are seeded toy checkpoints of the true architectures (no weights can be assumed offline);\n"
@@ -48,7 +55,8 @@ def run_demo(settings: Settings, *, port: int) -> Outcome:
         parameters = {
             "dataset": DATASET,
             "checkpoint": "tiny",
-            "repeats": REPEATS,
+            "experiments": list(TRAINED),
+            "repeats": TRAINED,
             "train_workers": min(4, os.cpu_count() or 1),
         }
         worker_environment = {"REELSTORE_ROOT": str(settings.root), "REELSTORE_CONFIGS": str(settings.configs)}
