@@ -15,6 +15,7 @@ from flows.reporting import ablations, contact_sheet, costs, datasets, making, p
 from flows.reporting.contact_sheet import ContactSheet
 from flows.reporting.datasets import DatasetSection
 from flows.reporting.making import RunSection
+from flows.reporting.page import render
 from flows.reporting.papers import PaperSection
 from flows.reporting.results import Results
 from flows.reporting.runs import Group, Run, group_runs, load_runs
@@ -224,15 +225,6 @@ def headlines(chapters: Sequence[Chapter]) -> list[str]:
 def _render(
     settings: Settings, chapters: Sequence[Chapter], published: Sequence[PaperSection], left_out: Sequence[str]
 ) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("flows.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     all_stores = [store for chapter in chapters for store in chapter.stores]
     numbers = {
         "dataset": len(chapters),
@@ -243,7 +235,8 @@ def _render(
         "quarantined item": sum(store.quarantined for store in all_stores),
         "run": sum(len(chapter.runs) for chapter in chapters),
     }
-    return environment.get_template("page.html.j2").render(
+    return render(
+        "page.html.j2",
         chapters=chapters,
         published=published,
         cards=[(name if number == 1 else f"{name}s", number) for name, number in numbers.items()],

@@ -19,6 +19,7 @@ from flows.jobs.study import COMPARISON_FILE, FIGURE_FILE, PAGE_FILE, Measured
 from flows.jobs.study_config import Point, Study
 from flows.reporting import study_figures
 from flows.reporting.intervals import over_seeds
+from flows.reporting.page import render
 from flows.reporting.papers import beside
 from flows.reporting.published import Paper, ResultTable, papers
 from flows.reporting.runs import Group, Run, group_runs, read_run
@@ -140,15 +141,6 @@ def _effects(study: Study, found: Sequence[Compared]) -> dict[str, PairedCompari
 
 
 def _page(study: Study, measured: Sequence[Measured], found: Sequence[Compared], picture: Picture) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("flows.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     run_ids = dict.fromkeys(run_id for one in measured for run_id in one.finished)
     runs = [read_run(study.settings.runs / run_id) for run_id in run_ids]
     tables = [_results(study, measured), *_comparisons(found), *_failures(measured)]
@@ -157,7 +149,8 @@ def _page(study: Study, measured: Sequence[Measured], found: Sequence[Compared],
         Part("Results", tables=tuple(tables)),
         Part("Printed in the paper", tables=tuple(_printed(study, runs))),
     )
-    return environment.get_template("study.html.j2").render(
+    return render(
+        "study.html.j2",
         title=study.config.title,
         source=study.config.source,
         command=_command(study),

@@ -68,11 +68,10 @@ def tail_metrics(
     examples, hits, targets = cut.to(device), list[Tensor](), list[Tensor]()
     with eval_mode(module):
         for number, index in enumerate(torch.arange(len(examples)).split(batch_size)):
-            longest = int((examples.end - examples.start)[index].max())
-            seen = examples.batch(index.to(device), max_length=longest).item_ids if masked else None
-            batch = examples.batch(index.to(device), max_length=max_length)
+            batch, seen = examples.read(index.to(device), max_length=max_length)
             generator = stream_generator(seed, Stream.EVALUATION, SPLITS.index(split), number, device=device)
-            lists = model.recommend(batch, k=max(ks), exclude=seen, generator=generator).items.cpu()
+            exclude = seen if masked else None
+            lists = model.recommend(batch, k=max(ks), exclude=exclude, generator=generator).items.cpu()
             wanted = _tails(data.items, cut.end[index].numpy(), last[index.numpy()])
             hits.append((lists.unsqueeze(2) == wanted.unsqueeze(1)).any(dim=2))  # [b, k, t] -> [b, k]
             targets.append((wanted > 0).sum(dim=1))

@@ -68,3 +68,9 @@ def write_study(root, name, text):
 if __name__ == "__main__":
     place = sweeps.settings_at(Path(sys.argv[1]))
     run_study(find_study(place, sys.argv[2], {}), progress=sweeps.dying(int(sys.argv[3])))
+
+
+def write_studies(root):
+    """One study of each figure, called like it."""
+    for name, text in (("bars", BARS), ("lines", LINES), ("heatmap", HEATMAP)):
+        write_study(root, name, text)

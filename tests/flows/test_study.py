@@ -48,8 +48,7 @@ def logs(settings):
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("studies")
     case.sweeps.small_root(root)
-    for name in ("bars", "lines", "heatmap"):
-        case.write_study(root, name, getattr(case, name.upper()))
+    case.write_studies(root)
     return root
 
 

@@ -59,8 +59,7 @@ def root(tmp_path_factory):
     (experiments / "sasrec-movielens-10m.toml").write_text(case.sweeps.EXPERIMENT)
     other = case.sweeps.EXPERIMENT.replace("movielens-10m", "yoochoose")
     (experiments / "sasrec-yoochoose.toml").write_text(other)
-    for name in ("bars", "lines", "heatmap"):
-        case.write_study(root, name, getattr(case, name.upper()))
+    case.write_studies(root)
     return root
 
 
