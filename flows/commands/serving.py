@@ -1,4 +1,4 @@
-"""``reelstore recommend``, ``index``, ``slices`` and ``probe``: what a finished run is good for."""
+"""``reelstore recommend``, ``index``, ``slices``, ``tails`` and ``probe``: what a finished run is good for."""
 
 from __future__ import annotations
 
@@ -165,6 +165,32 @@ def _list_figures(run: FinishedRun, *, k: int, separator: str | None) -> dict[st
             seed=run.record.seed,
         )
     return list_metrics(lists, data.item_counts().numpy(), categories=_categories(run.inputs.items, separator))
+
+
+def tails(settings: Settings, options: argparse.Namespace) -> Outcome:
+    """Recall, hit rate and NDCG of held-out users, of whom the last fifth of the rows is to be found."""
+    from flows.jobs.finished_run import load_run
+    from models.evaluation.tails import tail_metrics
+
+    run = load_run(settings, options.run_id)
+    cutoffs = sorted(set(options.k))
+    with run.at_work():
+        unmasked, masked = (
+            tail_metrics(
+                run.model,
+                run.inputs.data,
+                "test",
+                max_length=run.training.max_length,
+                ks=cutoffs,
+                masked=without_history,
+                batch_size=run.training.eval_batch_size,
+                seed=run.record.seed,
+            )
+            for without_history in (False, True)
+        )
+    rows = [[name, f"{unmasked[name]:.4f}", f"{masked[name]:.4f}"] for name in unmasked]
+    payload = {"run_id": run.record.run_id, "unmasked": unmasked, "masked": masked}
+    return Outcome(payload, table(("last fifth of the rows", "unmasked", "masked"), rows))
 
 
 def probe(settings: Settings, options: argparse.Namespace) -> Outcome:

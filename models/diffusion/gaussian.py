@@ -38,7 +38,7 @@ def q_posterior(schedule: NoiseSchedule, x0: Tensor, x_t: Tensor, t: Tensor) -> 
 
     At index 0 the mean is ``x0`` and the variance is 0.
     """
-    mean = gather(schedule.posterior_x0, t, x0) * x0 + gather(schedule.posterior_xt, t, x0) * x_t
+    mean = torch.addcmul(gather(schedule.posterior_x0, t, x0) * x0, gather(schedule.posterior_xt, t, x0), x_t)
     return mean, gather(schedule.posterior_variance, t, x0)
 
 

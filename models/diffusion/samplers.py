@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.diffusion.gaussian import gather, noise_from_x0, randn_like
+from models.diffusion.gaussian import gather, noise_from_x0, q_posterior, randn_like
 from models.diffusion.noise_schedule import NoiseSchedule
 
 #: ``(x_t [b, ...], t int64 [b]) -> x0 estimate [b, ...]``.
@@ -68,7 +68,7 @@ def ancestral_states(
     x = start
     for step in reversed(range(schedule.steps)):
         t = torch.full((x.shape[0],), step, dtype=torch.int64, device=x.device)
-        x = torch.addcmul(schedule.posterior_x0[step] * denoise(x, t), schedule.posterior_xt[step], x)
+        x, _ = q_posterior(schedule, denoise(x, t), x, t)
         if step > 0 and noise != "none":
             x = x + _deviation(schedule, step, noise) * randn_like(x, generator=generator, shared=shared)
         if project is not None:

@@ -88,17 +88,20 @@ class ViewBackbone(Backbone):
 class TextBackbone(Backbone):
     """TedRec's: ids and texts fused over the whole history, then the transformer; every position holds the others."""
 
-    def __init__(self, encoder: SequenceEncoder, *, adaptor: TextAdaptor, fusion: SpectralFusion) -> None:
-        """Wrap an encoder, the text adaptor and the fusion."""
+    def __init__(self, encoder: SequenceEncoder, *, adaptor: TextAdaptor | None, fusion: SpectralFusion) -> None:
+        """Wrap an encoder, the text adaptor (None where nothing has a text) and the fusion."""
         super().__init__(encoder)
         self.adaptor = adaptor
         self.fusion = fusion
 
     def forward(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """The state of every history, float ``[b, d]``; ``generator`` feeds the noise of the adaptor's gates."""
-        text = self.adaptor(batch.item_ids, batch.mask, generator=generator)
-        fused = self.fusion(self.encoder.items(batch.item_ids), text)
-        return last_state(self.encoder.encode(fused, batch.mask), batch.last_position)
+        ids = self.encoder.items(batch.item_ids)
+        if self.adaptor is None:
+            text = torch.zeros_like(ids)
+        else:
+            text = self.adaptor(batch.item_ids, batch.mask, generator=generator)
+        return last_state(self.encoder.encode(self.fusion(ids, text), batch.mask), batch.last_position)
 
     def query(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """As :meth:`forward`."""
@@ -129,8 +132,12 @@ def build_backbone(
     return Backbone(encoder)
 
 
-def text_backbone(encoder: SequenceEncoder, config: TextFusionConfig, text: FeatureTable) -> TextBackbone:
-    """TedRec's parts around ``encoder``, for histories as long as it reads."""
+def text_backbone(encoder: SequenceEncoder, config: TextFusionConfig, text: FeatureTable | None) -> TextBackbone:
+    """TedRec's parts around ``encoder``, for histories as long as it reads; without texts, the filter of the ids."""
     longest = encoder.positions.weight.shape[0]
-    adaptor = TextAdaptor(text, encoder.d, experts=config.experts, dropout=config.adaptor_dropout, max_length=longest)
+    adaptor = None
+    if text is not None:
+        adaptor = TextAdaptor(
+            text, encoder.d, experts=config.experts, dropout=config.adaptor_dropout, max_length=longest
+        )
     return TextBackbone(encoder, adaptor=adaptor, fusion=SpectralFusion(encoder.d, longest))

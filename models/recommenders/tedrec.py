@@ -23,6 +23,7 @@ Deviations:
   is adapted once per version of the weights.
 * Texts are standardised over the catalogue (``modules.feature_table``); the code takes BERT's output as it is.
 * Padding is no class; in RecBole it is one.
+* ``use_text = False``, for data without texts: ``F(t)`` is zero, so that ``F(e) W`` behind its gate is left.
 
 Shape legend: b batch, l sequence length, d width, n items.
 """
@@ -49,6 +50,7 @@ class Config(TextFusionConfig):
     """Values of the published code are marked [C]; those of the text experts are, too."""
 
     text_table: str = "bert"  # [C] BERT over the titles
+    use_text: bool = True  # ours: False where no item has a text
     max_length: int = Field(default=50, ge=1)  # [C]
     d: int = Field(default=300, ge=1)  # [C]
     layers: int = Field(default=2, ge=1)  # [C]
@@ -91,8 +93,8 @@ class TedRec(nn.Module):
 
 
 def required_features(config: Config) -> tuple[str, ...]:
-    """The table of the texts."""
-    return (config.text_table,)
+    """The table of the texts, unless there are none."""
+    return (config.text_table,) if config.use_text else ()
 
 
 def build(config: Config, *, n_items: int, features: FeatureTables) -> TedRec:
@@ -109,5 +111,5 @@ def build(config: Config, *, n_items: int, features: FeatureTables) -> TedRec:
         inner=config.inner,
         dropout=config.dropout,
     )
-    text = FeatureTable(vectors(features, config.text_table))
+    text = FeatureTable(vectors(features, config.text_table)) if config.use_text else None
     return TedRec(text_backbone(encoder, config, text), temperature=config.temperature)

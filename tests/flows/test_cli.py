@@ -91,6 +91,7 @@ def test_help_names_every_command_of_the_contract(tmp_path):
         "recommend",
         "index",
         "slices",
+        "tails",
         "probe",
         "study",
         "deploy",

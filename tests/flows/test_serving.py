@@ -7,13 +7,14 @@ import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import load_file
-from small_lab import DATASET, IDS, command, histories, train
+from small_lab import DATASET, IDS, command, histories, make_lab, train
 
 from flows import cli
 from flows.jobs.finished_run import load_run
 from flows.jobs.prepare import open_prepared
 from flows.settings import Settings
 from models.evaluation.probing import linear_probe
+from models.sequences.dataset import SequenceData
 
 
 @pytest.fixture
@@ -174,6 +175,37 @@ def test_the_probe_reads_the_trained_vectors_and_the_items_categories(lab, run_i
     assert payload["accuracy"] == expected.accuracy
     assert (payload["n_items"], payload["n_categories"], payload["left_out"]) == (11, 3, 1)
     assert payload["majority"] == pytest.approx(4 / 11)
+
+
+def test_tails_of_users_who_are_held_out_whole(tmp_path, capsys):
+    """By numpy from the saved vectors: of 5, 6 or 7 rows 4, 4 or 5 are read, the rest is to be found."""
+    lab = tmp_path / "root"
+    make_lab(lab, split="user_811")
+    run_id = train(lab, capsys, "sasrec")["run_id"]
+    code, payload, err = command(lab, capsys, "tails", run_id, "-k", "5", "3")
+    assert code == 0, err
+    run = load_run(Settings(root=lab), run_id)
+    rows = run.prepared.interactions.filter(pl.col("split") == "test").sort("user", "position")
+    vectors = run.model.item_vectors().detach().numpy()
+    recalls = []
+    for (user,), own in rows.group_by("user", maintain_order=True):
+        items = own["item"].to_list()
+        cut = int(0.8 * len(items))
+        one = SequenceData.from_arrays([user] * cut, items[:cut], range(cut), ["train"] * cut, n_items=12)
+        batch, _ = one.serving_batch([user], max_length=5)
+        scores = vectors[1:] @ run.model.query(batch, generator=None).detach().numpy()[0]
+        best = set((np.argsort(-scores, kind="stable")[:3] + 1).tolist())
+        recalls.append(len(best & set(items[cut:])) / len(set(items[cut:])))
+    assert len(recalls) >= 2
+    assert payload["unmasked"]["recall@3"] == pytest.approx(np.mean(recalls))
+    assert list(payload["masked"]) == [f"{name}@{k}" for k in (3, 5) for name in ("recall", "hr", "ndcg")]
+
+
+def test_tails_need_users_who_are_held_out_whole(lab, run_id, capsys):
+    code, payload, _ = command(lab, capsys, "tails", run_id, "-k", "5")
+    assert code == 2
+    assert "25 users have rows in split 'test' and rows in another" in payload["error"]
+    assert "prepare the dataset with split=user_811" in payload["error"]
 
 
 @pytest.mark.parametrize(

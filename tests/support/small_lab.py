@@ -67,12 +67,12 @@ class Source:
         return items, []
 
 
-def make_lab(root):
-    """Prepare the dataset, commit the stores, write the experiments beside the root."""
+def make_lab(root, **preparation):
+    """Prepare the dataset, as ``preparation`` says, commit the stores, write the experiments beside the root."""
     spec = DatasetSpec(DATASET, "Made-up pairs", Licence("none", "", "For tests."), "none", (), (), PrepareConfig())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "load", lambda name: (Source(), spec))
-        prepared = prepare(DATASET, root=root, config=PrepareConfig(k_user=3, k_item=1))
+        prepared = prepare(DATASET, root=root, config=PrepareConfig(k_user=3, k_item=1, **preparation))
     make_store(root, "bert", width=4)
     make_store(root, "videomae", width=6, frames=3)
     for model, parameters in _MODELS.items():

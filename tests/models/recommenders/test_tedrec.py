@@ -121,6 +121,21 @@ def test_the_text_table_is_named_in_the_configuration():
         model(text_table="roberta")
 
 
+def test_without_texts_the_filter_of_the_ids_is_left():
+    """A filter of ones over 6 positions, an open gate: twice the item vectors go into the transformer."""
+    config = SMALL | {"use_text": False}
+    assert load("tedrec").required_features(parse_config("tedrec", config)) == ()
+    tedrec = build("tedrec", config, n_items=N_ITEMS, features={}).eval()
+    assert tedrec.backbone.adaptor is None
+    one, backbone = batch([3, 1, 4]), tedrec.backbone
+    with torch.no_grad():
+        backbone.fusion.filter.copy_(torch.tensor([1.0, 0.0]))
+        backbone.fusion.filtered_gate.bias.fill_(100.0)
+        items = backbone.encoder.items(one.item_ids)
+        states = backbone.encoder.encode(2.0 * items, one.mask)[0, one.last_position[0]]
+        torch.testing.assert_close(backbone(one, generator=seeded())[0], states)
+
+
 def test_histories_beyond_the_model_s_reach_are_refused():
     with pytest.raises(ValueError, match="at most 6 items, got 7"):
         score(model(), batch([1] * 7))
