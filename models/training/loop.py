@@ -217,6 +217,7 @@ class _Fit:
                     raise self._failure(culprit, step, failed[1])
                 counters.seconds += time.perf_counter() - started
                 started = time.perf_counter()
+                self.runtime.give_back_memory()
                 if self.progress is not None:
                     self.progress(f"epoch {counters.epoch}", counters.step, per_epoch)
             if save:

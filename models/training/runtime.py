@@ -8,7 +8,9 @@ some steps, and the sum can be weighed by the true number of targets instead of 
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +27,9 @@ from models.interface import LossTerms, Recommender
 from models.sequences.batch import SequenceBatch
 from models.sequences.seeding import Stream, stream_generator, stream_seed
 from models.training.config import TrainingConfig
+
+#: glibc's ``malloc_trim``; None with other C libraries.
+_MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 #: How long a process waits for the others before it gives up.
 PATIENCE = timedelta(minutes=30)
@@ -77,6 +82,15 @@ class Runtime:
             targets=None if batch.targets is None else batch.targets[rows],
         )
         return mine, _n_targets(mine) / _n_targets(batch) * float(rank < len(batch))
+
+    def give_back_memory(self) -> None:
+        """Let the C library return what is free, where it can.
+
+        Batches differ in size, and on a CPU what they leave between blocks in use would stay with the process: it grew
+        by some 10 MB with every step of BERT4Rec.
+        """
+        if self.device.type == "cpu" and _MALLOC_TRIM is not None:
+            _MALLOC_TRIM(0)
 
     def sum_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Replace each gradient by the sum over the processes; one that is None everywhere stays None."""
