@@ -79,6 +79,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", choices=[model.label for model in (MEALREC, IMECD, DIMEREC)])
     options = parser.parse_args()
+    if options.seeds < 2:
+        parser.error("--seeds: a paired test needs at least 2")
     place = settings.load()
     pairs = [pair for pair in PAIRS if options.only in (None, pair[0].label)]
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
@@ -87,13 +89,14 @@ def main() -> None:
         rows = (f"{metric} " + " ".join(f"{run[metric]:.4f}" for run in runs) for metric in METRICS)
         print(f"{setting.experiment}, {setting.label}: {', '.join(rows)}", flush=True)
     for metric in METRICS:
-        print(f"\n{metric}, test, {options.seeds} seeds: difference, 95 % interval, p by Holm")
+        print(f"\n{metric}, test, {options.seeds} seeds: difference, 95 % interval, p and p by Holm")
         values = {key: [run[metric] for run in runs] for key, runs in found.items()}
         results = [compare_seeds(values[model.key], values[other.key]) for model, other in pairs]
-        for (model, other), result, p in zip(pairs, results, holm([result.p for result in results]), strict=True):
+        adjusted = holm([result.p for result in results])
+        for (model, other), result, p in zip(pairs, results, adjusted, strict=True):
             print(
                 f"{model.label} {mean(values[model.key]):.4f} against {other.label} {mean(values[other.key]):.4f}: "
-                f"{result.difference:+.4f} ({result.low:+.4f} to {result.high:+.4f}), p {p:.2g}"
+                f"{result.difference:+.4f} ({result.low:+.4f} to {result.high:+.4f}), p {result.p:.2g}, {p:.2g}"
             )
 
 

@@ -9,9 +9,10 @@ import argparse
 import importlib
 import json
 import logging
+import math
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from flows import errors, settings
 
@@ -47,10 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _print_error(error, as_json=options.json)
         return code
-    text = json.dumps(outcome.payload, default=str) if options.json else outcome.text
+    if options.json:
+        text = json.dumps(_with_json_numbers(outcome.payload), default=str, allow_nan=False)
+    else:
+        text = outcome.text
     if outcome.payload:  # empty where another process speaks for this one
         sys.stdout.write(text.rstrip("\n") + "\n")
     return outcome.code
+
+
+def _with_json_numbers(value: Any) -> Any:
+    """The value with null for NaN and the infinities, which JSON cannot write."""
+    if isinstance(value, Mapping):
+        return {key: _with_json_numbers(inner) for key, inner in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_with_json_numbers(inner) for inner in cast("Sequence[Any]", value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

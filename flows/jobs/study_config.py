@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from flows.config import ExperimentConfig, read_toml
 from flows.errors import CallError
+from flows.jobs.pinning import stores_read
 from flows.jobs.search import Choice, combinations
 from flows.jobs.sweep_config import NO_AXIS, describe, different_seeds, quoted_keys, tryable
 from flows.jobs.train import find_experiment
@@ -200,22 +203,36 @@ class Study:
     """A study file that was read, with the overrides of the command line.
 
     Attributes:
-        name: Of the file.
+        path: Of the file.
         config: The file; its ``experiment``, ``seeds`` and ``base`` as the command line has them.
         settings: Places.
         overrides: Those of the command line.
     """
 
-    name: str
+    path: Path
     config: StudyConfig
     settings: Settings
     overrides: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
+    def name(self) -> str:
+        """Of the file, without its suffix."""
+        return self.path.stem
+
+    @property
     def folder(self) -> Path:
-        """Where the results are written: ``NAME``, and ``NAME--EXPERIMENT`` for one that the command line names."""
-        more = f"--{Path(self.config.experiment).stem}" if "experiment" in self.overrides else ""
-        return self.settings.root / "studies" / (self.name + more)
+        """Where the results are written: ``NAME``, and ``NAME--EXPERIMENT`` for one that the command line names.
+
+        Other overrides append eight hexadecimal digits of their hash, so that a trial leaves the study itself as it is.
+        """
+        parts = [self.name]
+        if "experiment" in self.overrides:
+            parts.append(Path(self.config.experiment).stem)
+        others = {key: value for key, value in self.overrides.items() if key != "experiment"}
+        if others:
+            facts = json.dumps(others, sort_keys=True, default=str)
+            parts.append(hashlib.sha256(facts.encode()).hexdigest()[:8])
+        return self.settings.root / "studies" / "--".join(parts)
 
     def experiment(self, point: Point, seed: int) -> ExperimentConfig:
         """The experiment of one run, checked down to the model's keys.
@@ -240,7 +257,9 @@ def find_study(settings: Settings, study: str, overrides: Mapping[str, Any]) -> 
             runs, such as ``{"training.epochs": 3}``.
 
     Raises:
-        CallError: When there is no such file, with the near name, or an override is also an axis or of a variant.
+        CallError: When there is no such file, with the near name, an override is also an axis or of a variant, or a
+            parameter that a variant with another model would not have; when ``missing = "drop"`` leaves the points
+            different candidates.
         ConfigError: For unknown keys and impossible values in the file, the experiment or a point.
     """
     path = Path(study)
@@ -250,16 +269,14 @@ def find_study(settings: Settings, study: str, overrides: Mapping[str, Any]) -> 
     own = {key: value for key, value in overrides.items() if key not in _OF_THE_FILE}
     _check_overrides(config, own, path.name)
     config = config.model_copy(update={"base": {**config.base, **own}})
-    found = Study(path.stem, config, settings, overrides)
+    found = Study(path, config, settings, overrides)
     _check_points(found, path.name)
     return found
 
 
 def list_studies(settings: Settings) -> list[Study]:
     """Every study of ``configs/studies`` by name, as its file has it; what its runs come to is not checked."""
-    return [
-        Study(path.stem, _read(path, {}), settings) for path in sorted((settings.configs / "studies").glob("*.toml"))
-    ]
+    return [Study(path, _read(path, {}), settings) for path in sorted((settings.configs / "studies").glob("*.toml"))]
 
 
 def _read(path: Path, replacing: Mapping[str, Any]) -> StudyConfig:
@@ -270,14 +287,22 @@ def _check_overrides(config: StudyConfig, overrides: Mapping[str, Any], where: s
     """Refuse what would have no effect, or another one than was meant."""
     if "seed" in overrides or "seed" in config.base:
         raise CallError(f"{where}: a study sets the seed itself; name its seeds with 'seeds=[0, 1, 2]'")
-    varied = {*config.axes, *(key for variant in (*config.variants, *config.series) for key in variant.changes)}
+    variants = (*config.variants, *config.series)
+    others = [variant.label for variant in variants if variant.model is not None]
+    parameters = [key for key in overrides if key.split(".")[0] == "parameters"]
+    if others and parameters:
+        raise CallError(
+            f"{where}: {parameters[0]} would not reach {', '.join(others)}: a variant with a model of its own has all "
+            f"its parameters in the study file; copy the file, set them there, and name the copy by its path"
+        )
+    varied = {*config.axes, *(key for variant in variants for key in variant.changes)}
     twice = sorted(set(overrides) & varied) or sorted(set(config.base) & set(config.axes))
     if twice:
         raise CallError(f"{where}: {twice[0]} is set for all runs, but the study varies it; leave one of them out")
 
 
 def _check_points(study: Study, where: str) -> None:
-    """Resolve every point; all must be on one dataset and have the metrics."""
+    """Resolve every point; all must be on one dataset, have the same candidates and have the metrics."""
     config, first = study.config, None
     for point in config.points:
         try:
@@ -287,9 +312,24 @@ def _check_points(study: Study, where: str) -> None:
         first = first or found
         if found.dataset != first.dataset:
             raise ConfigError(f"{where}: {point}: expected the dataset {first.dataset} as before, got {found.dataset}")
+        if _needed(found) != _needed(first):
+            raise CallError(
+                f"{where}: {point}: missing = 'drop' leaves other candidates than before: the items in "
+                f"{_named(found)}, before those in {_named(first)}; set missing=zero or missing=mean, or give what "
+                f"reads the same stores a study of its own"
+            )
         for metric in config.metrics:
             if parse_metric(metric)[1] not in found.training["cutoffs"]:
                 raise ConfigError(
                     f"{where}: {point}: no {metric} with cutoffs {list(found.training['cutoffs'])}; set "
                     f'"training.cutoffs" in [base], or choose other metrics'
                 )
+
+
+def _needed(config: ExperimentConfig) -> list[str]:
+    """Stores in which an item must be to be a candidate."""
+    return stores_read(config) if config.missing == "drop" else []
+
+
+def _named(config: ExperimentConfig) -> str:
+    return ", ".join(_needed(config)) or "the dataset"

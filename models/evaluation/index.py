@@ -50,7 +50,7 @@ def inner_product_model(model: Recommender) -> InnerProductScored:
     if not isinstance(model, InnerProductScored):
         raise ConfigError(
             f"{type(model).__name__} has no item vectors whose inner product with a state is the score (query and "
-            f"item_vectors), so no index can find its best items; use its recommend"
+            f"item_vectors), which is what is searched and probed; its recommend gives its best items"
         )
     return model
 

@@ -96,7 +96,7 @@ def linear_probe(
     if not np.isfinite(x).all():
         raise ValueError("vectors: expected finite numbers, got NaN or infinity")
     right, shares = np.zeros(len(y), dtype=bool), list[float]()
-    for learn, ask in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
+    for learn, ask in StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32).split(x, y):
         layer = make_pipeline(StandardScaler(), LogisticRegression(C=1.0 / penalty, max_iter=MAX_ITERATIONS))
         right[ask] = layer.fit(x[learn], y[learn]).predict(x[ask]) == y[ask]
         shares.append(float(right[ask].mean()))

@@ -59,9 +59,12 @@ def tail_metrics(
         ``"recall@k"``, ``"hr@k"`` and ``"ndcg@k"`` for every k.
 
     Raises:
-        SequenceDataError: When users of the split have rows in another one, or no user has a history and a target.
+        SequenceDataError: When a cut-off is below 1, users of the split have rows in another one, or no user has a
+            history and a target.
         RecommendationError: When a user has fewer candidates than the largest k.
     """
+    if min(ks) < 1:
+        raise SequenceDataError(f"ks: expected cut-offs of at least 1, got {sorted(ks)}")
     module = as_module(model)
     device = model_device(module)
     cut, last = _cut(data, split)

@@ -81,7 +81,7 @@ class BERT4Rec(nn.Module):
         item_ids, mask = extended(batch, batch.target)
         hidden = self.hide(mask, generator=generator)
         states = self._states(item_ids, mask, hidden)[hidden]  # [m, d]
-        return LossTerms(full_softmax_loss(self._query(states), self._table(), item_ids[hidden]))
+        return LossTerms(full_softmax_loss(self._query(states), self.item_vectors(), item_ids[hidden]))
 
     def hide(self, mask: Tensor, *, generator: torch.Generator) -> Tensor:
         """Which items of rows with bool ``[b, l]`` real items (at least one each) are replaced: bool ``[b, l]``."""
@@ -94,11 +94,20 @@ class BERT4Rec(nn.Module):
 
     def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """float32 ``[b, n + 1]``: eq. 7 at the token behind the history."""
+        return score_all(self.query(batch, generator=generator), self.item_vectors())
+
+    def query(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
+        """float32 ``[b, d]``, or ``[b, d + 1]`` with a 1 for the bias: its inner product with an item is the score."""
         del generator
         item_ids, mask = extended(batch, torch.zeros_like(batch.target))
         end = torch.arange(mask.shape[1], device=mask.device) == batch.lengths.unsqueeze(1)
         state = last_state(self._states(item_ids, mask, end), batch.lengths)
-        return score_all(self._query(state), self._table())
+        return self._query(state)
+
+    def item_vectors(self) -> Tensor:
+        """float32 ``[n + 1, d]``, or ``[n + 1, d + 1]`` with the biases; row 0 is padding."""
+        table = self.encoder.items.table
+        return table if self.bias is None else torch.cat((table, self.bias), dim=1)
 
     def recommend(self, batch: SequenceBatch, *, k: int, exclude: Tensor | None, generator: torch.Generator) -> TopK:
         """The ``k`` best items."""
@@ -111,13 +120,9 @@ class BERT4Rec(nn.Module):
         return self.encoder.encode(x, mask)
 
     def _query(self, states: Tensor) -> Tensor:
-        """What is multiplied with :meth:`_table`: ``[m, d]``, with a 1 for the bias."""
+        """What is multiplied with :meth:`item_vectors`: ``[m, d]``, with a 1 for the bias."""
         query = self.out(states)
         return query if self.bias is None else torch.cat((query, torch.ones_like(query[:, :1])), dim=1)
-
-    def _table(self) -> Tensor:
-        table = self.encoder.items.table
-        return table if self.bias is None else torch.cat((table, self.bias), dim=1)
 
 
 def extended(batch: SequenceBatch, item: Tensor) -> tuple[Tensor, Tensor]:

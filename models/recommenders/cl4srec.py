@@ -60,9 +60,16 @@ class CL4SRec(nn.Module):
 
     def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """float32 ``[b, n + 1]``, inner products of the last state with all items."""
+        return score_all(self.query(batch, generator=generator), self.item_vectors())
+
+    def query(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
+        """float32 ``[b, d]``: the last state, whose inner product with an item's vector is the item's score."""
         del generator
-        state = self.encoder.last(batch.item_ids, batch.mask, batch.last_position)
-        return score_all(state, self.encoder.items.table)
+        return self.encoder.last(batch.item_ids, batch.mask, batch.last_position)
+
+    def item_vectors(self) -> Tensor:
+        """float32 ``[n + 1, d]``; row 0 is padding."""
+        return self.encoder.items.table
 
     def recommend(self, batch: SequenceBatch, *, k: int, exclude: Tensor | None, generator: torch.Generator) -> TopK:
         """The ``k`` best items."""

@@ -80,6 +80,7 @@ class Config(StrictModel):
     embedding_std: float = Field(default=0.1, gt=0.0)  # ours
     negatives: int = Field(default=10, ge=1)  # [P]
     hidden: int = Field(default=256, ge=1)  # 4 d, as in the attention of eq. 16
+    denoiser_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # ours, in the MLP of eq. 20
     steps: int = Field(default=20, ge=2)  # [P] Table 5
     schedule: ScheduleName = "linear"  # DDPM's, not rescaled
     lambda_recon: float = Field(default=0.1, ge=0.0)  # [P] Table 7
@@ -134,11 +135,13 @@ class ItemEncoder(nn.Module):
 class DenoisingMlp(nn.Module):
     """f of eq. 20: the noisy vector, the step and the flattened interests, (2 + k) d -> hidden -> d."""
 
-    def __init__(self, d: int, interests: int, *, hidden: int, steps: int) -> None:
-        """Build the layers and the step embedding."""
+    def __init__(self, d: int, interests: int, *, hidden: int, steps: int, dropout: float) -> None:
+        """Build the layers, with dropout after the first, and the step embedding."""
         super().__init__()
         self.step = TimestepEmbedding(d, steps=steps)
-        self.layers = nn.Sequential(nn.Linear((2 + interests) * d, hidden), nn.GELU(), nn.Linear(hidden, d))
+        self.layers = nn.Sequential(
+            nn.Linear((2 + interests) * d, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, d)
+        )
 
     def forward(self, x_t: Tensor, t: Tensor, interests: Tensor) -> Tensor:
         """Estimate x_0, float ``[b, d]``, from ``[b, d]``, int64 ``[b]`` and ``[b, k, d]``."""
@@ -166,7 +169,9 @@ class DimeRec(nn.Module):
         self.guidance = guidance
         self.schedule = NoiseSchedule.named(config.schedule, config.steps)
         interests = 1 if config.gem == "sasrec" else config.interests
-        self.denoiser = DenoisingMlp(config.d, interests, hidden=config.hidden, steps=config.steps)
+        self.denoiser = DenoisingMlp(
+            config.d, interests, hidden=config.hidden, steps=config.steps, dropout=config.denoiser_dropout
+        )
 
     def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
         """Eq. 23: L_gem + lambda * L_recon + mu * L_ssm, parts already weighted."""

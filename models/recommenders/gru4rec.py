@@ -78,8 +78,16 @@ class GRU4Rec(nn.Module):
 
     def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """float32 ``[b, n + 1]``, inner products of the last state with all items."""
+        return score_all(self.query(batch, generator=generator), self.item_vectors())
+
+    def query(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
+        """float32 ``[b, d]``: the last state, whose inner product with an item's vector is the item's score."""
         del generator
-        return score_all(last_state(self.states(batch), batch.last_position), self.items.table)
+        return last_state(self.states(batch), batch.last_position)
+
+    def item_vectors(self) -> Tensor:
+        """float32 ``[n + 1, d]``; row 0 is padding."""
+        return self.items.table
 
     def recommend(self, batch: SequenceBatch, *, k: int, exclude: Tensor | None, generator: torch.Generator) -> TopK:
         """The ``k`` best items."""

@@ -74,22 +74,24 @@ class TedRec(nn.Module):
 
     def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
         """Cross-entropy of the next item over the cosines."""
-        state, table = self._unit_vectors(batch, generator)
-        return LossTerms(full_softmax_loss(state, table, batch.target, temperature=self.temperature))
+        query, table = self.query(batch, generator=generator), self.item_vectors()
+        return LossTerms(full_softmax_loss(query, table, batch.target))
 
     def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """float32 ``[b, n + 1]``: cosines with all items over the temperature."""
-        state, table = self._unit_vectors(batch, generator)
-        return score_all(state / self.temperature, table)
+        return score_all(self.query(batch, generator=generator), self.item_vectors())
 
     def recommend(self, batch: SequenceBatch, *, k: int, exclude: Tensor | None, generator: torch.Generator) -> TopK:
         """The ``k`` best items outside ``exclude``."""
         return top_k(self.score(batch, generator=generator), k, exclude)
 
-    def _unit_vectors(self, batch: SequenceBatch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The state h ``[b, d]`` and the item table ``[n + 1, d]`` with rows of length 1 (padding stays zero)."""
-        state = self.backbone(batch, generator=generator)
-        return F.normalize(state, dim=-1), F.normalize(self.backbone.items.table, dim=-1)
+    def query(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
+        """float32 ``[b, d]``: the state h, of length 1 over the temperature; its inner product is the score."""
+        return F.normalize(self.backbone(batch, generator=generator), dim=-1) / self.temperature
+
+    def item_vectors(self) -> Tensor:
+        """float32 ``[n + 1, d]`` with rows of length 1; row 0, padding, is zero."""
+        return F.normalize(self.backbone.items.table, dim=-1)
 
 
 def required_features(config: Config) -> tuple[str, ...]:

@@ -151,7 +151,7 @@ def _process_group(device: torch.device) -> Generator[Workers]:
         yield workers()
         return
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield workers()

@@ -15,6 +15,7 @@ from scipy import stats
 from feature_store import StoreNotFoundError
 from flows import cli
 from flows.commands.study import study as study_command
+from flows.config import parse_overrides
 from flows.errors import WorkError
 from flows.jobs.study_config import find_study
 from models.evaluation.metrics import per_user
@@ -31,8 +32,12 @@ def run(settings, name, *overrides):
     return study_command(settings, argparse.Namespace(study=name, overrides=list(overrides)))
 
 
-def results(settings, name):
-    return pl.read_parquet(settings.root / "studies" / name / "results.parquet")
+def folder_of(settings, name, *overrides):
+    return find_study(settings, name, parse_overrides(overrides)).folder
+
+
+def results(settings, name, *overrides):
+    return pl.read_parquet(folder_of(settings, name, *overrides) / "results.parquet")
 
 
 def ranks_of(settings, run_id, split="test"):
@@ -161,7 +166,8 @@ def test_a_killed_study_goes_on_and_ends_like_one_that_was_not(settings, bars, t
 
 def test_lines_walk_each_axis_alone_and_share_runs(settings):
     outcome = run(settings, "lines", "training.epochs=1")
-    rows = results(settings, "lines")
+    folder = folder_of(settings, "lines", "training.epochs=1")
+    rows = results(settings, "lines", "training.epochs=1")
     assert len(rows) == 2 * (2 * 4 + 1)
     curve = rows.filter((pl.col("label") == "gBCE") & (pl.col("seed") == 0))
     assert curve["parameters.d"].to_list() == [4, 8, None, None]
@@ -170,12 +176,12 @@ def test_lines_walk_each_axis_alone_and_share_runs(settings):
     across = rows.filter(pl.col("label") == "popularity")
     assert len(across) == 2
     assert across["run_id"].str.starts_with("popularity-movielens-10m-s").all()
-    figure = (settings.root / "studies" / "lines" / "figure.svg").read_text(encoding="utf-8")
+    figure = (folder / "figure.svg").read_text(encoding="utf-8")
     for text in ("full softmax", "gBCE", "popularity", "width d", "dropout", "test HR@5", "0.5"):
         assert f"<!-- {text} -->" in figure
     assert outcome.payload["comparisons"] == []
-    assert not (settings.root / "studies" / "lines" / "comparison.csv").exists()
-    page = (settings.root / "studies" / "lines" / "study.html").read_text(encoding="utf-8")
+    assert not (folder / "comparison.csv").exists()
+    page = (folder / "study.html").read_text(encoding="utf-8")
     assert "reelstore study lines training.epochs=1" in page
 
 
@@ -219,13 +225,16 @@ against = "wide"
 
 
 def test_a_study_in_which_nothing_trains_says_why_and_leaves_no_older_figure(root, settings):
-    case.write_study(root, "hopeless", case.LINES.partition('[[series]]\nlabel = "popularity"')[0])
+    text = case.LINES.replace("seeds = [0, 1]", "seeds = [0]").partition('[[series]]\nlabel = "popularity"')[0]
+    base = '"training.epochs" = 1'
+    case.write_study(root, "hopeless", text.replace("[axes]", f"base = {{ {base} }}\n[axes]"))
     folder = settings.root / "studies" / "hopeless"
-    run(settings, "hopeless", "seeds=[0]", "training.epochs=1")
+    run(settings, "hopeless")
     assert (folder / "figure.svg").is_file()
-    hopeless = ("training.epochs=1", "training.optimiser=adamw", "training.weight_decay=1e38")
+    base += ', "training.optimiser" = "adamw", "training.weight_decay" = 1e38'
+    case.write_study(root, "hopeless", text.replace("[axes]", f"base = {{ {base} }}\n[axes]"))
     with pytest.raises(WorkError, match=r"no training succeeded; .*results\.csv has the reasons, the first: the loss"):
-        run(settings, "hopeless", "seeds=[0]", *hopeless)
+        run(settings, "hopeless")
     assert results(settings, "hopeless")["status"].to_list() == ["failed"] * 8
     assert {path.name for path in folder.iterdir()} == {"results.parquet", "results.csv"}
 

@@ -1,13 +1,19 @@
 """Study files: those of the repository, resolved run by run, and what is refused before anything is trained."""
 
+import datetime
 import importlib.util
+import math
+import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flows.config import parse_overrides
 from flows.errors import CallError
 from flows.jobs.study_config import find_study, list_studies
-from flows.reporting.study import printed_tables
+from flows.reporting.study import command_line, printed_tables
 from flows.settings import REPOSITORY, Settings
 from models.errors import ConfigError
 
@@ -50,6 +56,19 @@ CELLS = [
 ]
 
 
+MODELS = f"""{case.HEAD}figure = "bars"
+[[variants]]
+label = "SASRec"
+[[variants]]
+label = "bare"
+model = "popularity"
+[[variants]]
+label = "TedRec"
+model = "tedrec"
+parameters = {{ max_length = 5, d = 8, heads = 2 }}
+"""
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """Studies without any data: nothing here is trained."""
@@ -60,6 +79,8 @@ def root(tmp_path_factory):
     other = case.sweeps.EXPERIMENT.replace("movielens-10m", "yoochoose")
     (experiments / "sasrec-yoochoose.toml").write_text(other)
     case.write_studies(root)
+    case.write_study(root, "models", MODELS)
+    case.write_study(root, "walks", case.LINES.partition('[[series]]\nlabel = "popularity"')[0])
     return root
 
 
@@ -180,8 +201,11 @@ def test_a_wrong_file_is_refused(root, settings, text, message):
     ("name", "overrides", "message"),
     [
         ("bars", {"parameters.d": 4}, "parameters.d is set for all runs, but the study varies it"),
-        ("lines", {"parameters.dropout": 0.1}, "parameters.dropout is set for all runs"),
-        ("lines", {"parameters.loss": "full"}, "parameters.loss is set for all runs"),
+        ("walks", {"parameters.dropout": 0.1}, "parameters.dropout is set for all runs"),
+        ("walks", {"parameters.loss": "full"}, "parameters.loss is set for all runs"),
+        ("models", {"parameters.d": 4}, "parameters.d would not reach bare, TedRec: .*copy the file, set them there"),
+        ("models", {"parameters": {"d": 4}}, "parameters would not reach bare, TedRec"),
+        ("lines", {"parameters.heads": 1}, "parameters.heads would not reach popularity"),
         ("bars", {"seed": 3}, r"name its seeds with 'seeds=\[0, 1, 2\]'"),
         ("bars", {"experiment": "sasrec-movielens"}, "no experiment at .*did you mean 'sasrec-movielens-10m.toml'"),
         ("bar", {}, r"no study at .*did you mean 'bars\.toml'"),
@@ -197,6 +221,79 @@ def test_the_command_line_replaces_experiment_and_seeds(settings):
     assert study.config.seeds == (7,)
     found = study.experiment(study.config.points[2], 7)
     assert (found.dataset, found.seed, found.training["epochs"], found.parameters["d"]) == ("yoochoose", 7, 9, 16)
+
+
+def test_other_overrides_reach_a_variant_with_a_model_of_its_own(settings):
+    study = find_study(settings, "models", {"training.epochs": 9})
+    found = [study.experiment(point, 0) for point in study.config.points]
+    assert [(one.model, one.training["epochs"]) for one in found] == [("sasrec", 9), ("popularity", 9), ("tedrec", 9)]
+
+
+def test_what_drops_other_items_is_not_compared(root, settings):
+    for policy in ("zero", "mean"):
+        assert len(find_study(settings, "models", {"missing": policy}).config.points) == 3
+    expected = "TedRec: missing = 'drop' .* the items in bert, before those in the dataset; set missing=zero"
+    with pytest.raises(CallError, match=expected):
+        find_study(settings, "models", {"missing": "drop"})
+    case.write_study(root, "policies", MODELS.partition('[[variants]]\nlabel = "TedRec"')[0])
+    find_study(settings, "policies", {"missing": "drop"})  # neither reads a store
+
+
+def test_where_only_one_variant_drops_items_it_is_not_compared(root, settings):
+    reads = 'model = "tedrec"\nparameters = { max_length = 5, d = 8, heads = 2 }\n'
+    both = TWO.replace('label = "b"\n', f'label = "b"\n{reads}').replace('label = "a"\n', f'label = "a"\n{reads}')
+    case.write_study(root, "same", BEGIN + 'figure = "bars"\n' + both)
+    find_study(settings, "same", {"missing": "drop"})  # both read the same store
+    case.write_study(root, "one", BEGIN + 'figure = "bars"\n' + both + 'overrides = { "missing" = "drop" }\n')
+    with pytest.raises(CallError, match=r"one\.toml: b: missing = 'drop' leaves other candidates"):
+        find_study(settings, "one", {})
+
+
+def test_overrides_have_a_folder_of_their_own_whatever_their_order(settings):
+    def folder(**overrides):
+        return find_study(settings, "bars", {key.replace("__", "."): value for key, value in overrides.items()}).folder
+
+    plain = settings.root / "studies" / "bars"
+    trial = folder(training__epochs=1, seeds=[0])
+    assert folder() == plain
+    assert trial == folder(seeds=[0], training__epochs=1)
+    assert trial.parent == plain.parent
+    assert re.fullmatch("bars--[0-9a-f]{8}", trial.name)
+    both = folder(experiment="sasrec-yoochoose", training__epochs=1, seeds=[0])
+    assert both.name == trial.name.replace("bars", "bars--sasrec-yoochoose")
+    names = {place.name for place in (plain, trial, both, folder(seeds=[0]), folder(seeds=[1]), folder(missing="mean"))}
+    assert len(names) == 6
+
+
+#: Values that ``key=value`` can bring, as Python has them.
+VALUES = {
+    "plain": "adamw", "like_a_number": "3", "like_a_switch": "true", "like_a_list": "[1]", "empty": "",
+    "spaces": " a  b ", "quotes": "it's \"this\" \\ that", "sign": "a=b; rm $HOME", "umlaut": "größer 😀",
+    "whole": 3, "small": 1e-05, "huge": 1e38, "endless": math.inf, "yes": True, "no": False,
+    "list": [1, 2.5, "3", [False]], "table": {"d": 32, "views": {"crop": 0.6, "a b": ["x'y"]}}, "none": {},
+    "tables": [{"a": 1}, {"b": "2"}], "day": datetime.date(2024, 2, 29),
+    "moment": datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.UTC),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_command_line_of_a_page_reads_back_as_the_same_values(settings, name):
+    value = VALUES[name]
+    study = replace(find_study(settings, "bars", {}), overrides={"parameters.x": value, "seeds": [0, 1]})
+    program, command, called, *pairs = shlex.split(command_line(study))
+    assert (program, command, called) == ("reelstore", "study", "bars")
+    found = parse_overrides(pairs)
+    assert found == {"parameters.x": value, "seeds": [0, 1]}
+    assert type(found["parameters.x"]) is type(value)
+
+
+def test_the_command_line_names_a_file_elsewhere_by_its_path(settings, tmp_path, monkeypatch):
+    (tmp_path / "my bars.toml").write_text(case.BARS)
+    monkeypatch.chdir(tmp_path)
+    study = find_study(settings, "my bars.toml", {})
+    assert shlex.split(command_line(study)) == ["reelstore", "study", str(tmp_path / "my bars.toml")]
+    listed = find_study(settings, str(settings.configs / "studies" / "bars.toml"), {})
+    assert command_line(listed) == "reelstore study bars"
 
 
 def test_a_variant_wins_over_the_base_of_all_runs(root, settings):

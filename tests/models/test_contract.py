@@ -5,6 +5,7 @@ import torch
 
 from models import registry
 from models.errors import ConfigError
+from models.evaluation.index import InnerProductScored
 from models.evaluation.mode import eval_mode
 from models.interface import HistoriesFitted, Recommender
 from models.sequences.batch import SequenceBatch
@@ -39,6 +40,8 @@ SMALL = {
     "tedrec": {"d": 16, "inner": 32, "dropout": 0.0, "experts": 2, "adaptor_dropout": 0.0, "max_length": 8},
 }
 
+INNER_PRODUCTS = {"bert4rec", "cl4srec", "dimerec", "gru4rec", "imecd", "sasrec", "tedrec"}
+
 every_model = pytest.mark.parametrize("name", registry.names())
 
 
@@ -62,6 +65,18 @@ def build(name, seed=0):
         read = torch.randint(1, N_ITEMS + 1, (300,), generator=torch.Generator().manual_seed(4))
         model.fit_histories(read, torch.arange(0, 301, 5))
     return model
+
+
+@every_model
+def test_an_index_of_the_item_vectors_holds_the_scores(name):
+    """Of a model with ``query`` and ``item_vectors``; these are named, so that none loses them unnoticed."""
+    model = build(name)
+    assert isinstance(model, InnerProductScored) == (name in INNER_PRODUCTS)
+    if name in INNER_PRODUCTS:
+        batch = make_batch()
+        with eval_mode(model):
+            products = model.query(batch, generator=seeded()) @ model.item_vectors().T
+        torch.testing.assert_close(products[:, 1:], score(model, batch)[:, 1:], rtol=1e-4, atol=1e-5)
 
 
 def exceptions(name):

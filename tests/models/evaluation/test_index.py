@@ -84,7 +84,7 @@ def test_an_exported_model_recommends_what_it_recommended(tmp_path):
 
 
 def test_models_that_score_otherwise_are_refused():
-    with pytest.raises(ConfigError, match=r"Popularity has no item vectors .*use its recommend"):
+    with pytest.raises(ConfigError, match=r"Popularity has no item vectors .*its recommend gives"):
         ItemIndex.of_model(build("popularity", None, n_items=4))
 
 

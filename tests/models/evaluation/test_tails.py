@@ -112,3 +112,8 @@ def test_rows_of_the_training_are_no_targets():
 def test_more_places_than_items_are_refused():
     with pytest.raises(RecommendationError):
         tail_metrics(Descending(), held_out(), "test", max_length=4, ks=(20,))
+
+
+def test_cut_offs_begin_at_1():
+    with pytest.raises(SequenceDataError, match=r"at least 1, got \[-1, 20\]"):
+        tail_metrics(Descending(), held_out(), "test", max_length=10, ks=(20, -1))

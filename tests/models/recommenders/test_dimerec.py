@@ -152,6 +152,23 @@ def test_without_diffusion_it_is_comirec():
         torch.testing.assert_close(score(dimerec, batch(history))[0, 1:], expected[1:])
 
 
+def test_the_denoiser_s_dropout_leaves_half_of_the_hidden_layer_doubled():
+    """Of an output layer of ones, hidden values h: sum of 2h over the units that stay, and of all h in evaluation."""
+    denoiser = model(hidden=64, denoiser_dropout=0.5).denoiser
+    first, _, _, last = denoiser.layers
+    with torch.no_grad():
+        first.weight.zero_()
+        first.bias.fill_(100.0)  # GELU of it is itself
+        last.weight.fill_(1.0)
+        last.bias.zero_()
+        given = torch.zeros(500, 8), torch.zeros(500, dtype=torch.int64), torch.zeros(500, 4, 8)
+        torch.manual_seed(0)
+        sums = denoiser(*given)[:, 0] / 200.0  # units that stay: binomial, mean 32, deviation 4
+        assert sums.mean() == pytest.approx(32.0, abs=5 * 4 / 500**0.5)
+        assert sums.std() == pytest.approx(4.0, rel=0.2)
+        assert (denoiser.eval()(*given) == 6400.0).all()
+
+
 def test_permuting_the_interests_changes_no_guidance_loss():
     dimerec = model()
     before, order = loss(dimerec).parts["guidance"], torch.tensor([3, 1, 0, 2])
