@@ -12,7 +12,7 @@ from flows.jobs.progress import Progress
 from flows.jobs.study import FIGURE_FILE, PAGE_FILE, Measured, run_study
 from flows.jobs.study_config import Study, find_study, list_studies
 from flows.reporting.intervals import over_seeds
-from flows.reporting.significance import p_text
+from flows.reporting.significance import interval_text, p_text
 from flows.reporting.study import Compared, printed_tables, write_study
 from flows.settings import Settings
 
@@ -82,7 +82,7 @@ def _text(found: Study, measured: Sequence[Measured], compared: Sequence[Compare
     lines = [table(header, rows)]
     lines += [
         f"{one.variant} against {one.reference}, {one.metric} over {one.result.n} {one.over}: "
-        f"{one.result.difference:+.4f} [{one.result.low:+.4f}, {one.result.high:+.4f}], p (Holm) {p_text(one.p_holm)}"
+        f"{one.result.difference:+.4f} {interval_text(one.result)}, p (Holm) {p_text(one.p_holm)}"
         for one in compared
     ]
     return "\n".join((*lines, str(found.folder / FIGURE_FILE), str(found.folder / PAGE_FILE)))

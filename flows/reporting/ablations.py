@@ -11,15 +11,22 @@ from flows.reporting.charts import Bar
 from flows.reporting.intervals import over_seeds
 from flows.reporting.published import FULL, Paper, papers
 from flows.reporting.runs import Group
-from flows.reporting.significance import common_seeds, over_users, p_text, paired_over_seeds
+from flows.reporting.significance import (
+    ABOUT_NO_SPREAD,
+    common_seeds,
+    interval_text,
+    over_users,
+    p_text,
+    paired_over_seeds,
+)
 from flows.reporting.view import ABSENT, Cell, Part, Picture, Table, plural
 from models.evaluation.comparison import PairedComparison, holm
 
 _METRICS = ("hr@10", "ndcg@10")
 _EFFECT = "ndcg@10"
 _ABOUT_EFFECTS = (
-    " Right: variant minus complete model with the same seeds, mean and Student's 95 % interval; a variant that loses "
-    "lies left of 0."
+    " Right: variant minus complete model, the first bar, with the same seeds, mean and Student's 95 % interval; a "
+    "variant that loses lies left of 0."
 )
 
 
@@ -108,7 +115,7 @@ def _table(family: Family) -> Table:
         rows=tuple(rows),
         note=f"Below each figure its 95 % interval. Differences are variant minus complete model in {_EFFECT.upper()}: "
         "over the common seeds (Student's interval), and over the users of the first common seed (percentile "
-        "bootstrap). Holm's adjustment is over all tests of this table.",
+        f"bootstrap). Holm's adjustment is over all tests of this table. {ABOUT_NO_SPREAD}",
     )
 
 
@@ -125,5 +132,5 @@ def _users(family: Family, variant: Group) -> PairedComparison | None:
 def _effect_cells(result: PairedComparison | None, adjusted: dict[PairedComparison, float]) -> tuple[Cell, Cell]:
     if result is None:
         return Cell(ABSENT, "number"), Cell(ABSENT, "number")
-    interval = f"[{result.low:+.4f}, {result.high:+.4f}]"
-    return Cell(f"{result.difference:+.4f}", "number", below=interval), Cell(p_text(adjusted[result]), "number")
+    difference = Cell(f"{result.difference:+.4f}", "number", below=interval_text(result))
+    return difference, Cell(p_text(adjusted[result]), "number")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ _LONG_LABELS = 32
 
 @dataclass(frozen=True)
 class Bar:
-    """One variant: its values by metric, one per seed, and its difference from the complete model."""
+    """One variant: its values by metric, one per seed, and its difference from the first bar."""
 
     name: str
     values: Mapping[str, Sequence[float]]
@@ -81,7 +82,7 @@ def ablation_bars(bars: Sequence[Bar], *, metrics: Sequence[str], effect: str, c
     """One panel of bars per metric and, where differences are known, one of paired differences.
 
     Args:
-        bars: The complete model first.
+        bars: First the one that the differences are from.
         metrics: Names.
         effect: The metric of the differences.
         caption: What is shown.
@@ -97,7 +98,8 @@ def ablation_bars(bars: Sequence[Bar], *, metrics: Sequence[str], effect: str, c
             axes.set(xlabel=f"{metric.upper()}, test split")
             axes.set_xlim(left=0)
         if compared:
-            _differences(all_axes[-1], compared, effect)
+            _differences(all_axes[-1], compared)
+            all_axes[-1].set(xlabel=f"difference in {effect.upper()}, variant − {bars[0].name}")
         for number, axes in enumerate(all_axes):
             axes.set_yticks(rows, [bar.name for bar in bars] if number == 0 else [""] * len(bars))
             axes.set_ylim(-0.6, len(bars) - 0.4)
@@ -125,13 +127,13 @@ def _bar(axes: Axes, row: float, values: Sequence[float], colour: str) -> None:
     )
 
 
-def _differences(axes: Axes, compared: Sequence[tuple[Any, PairedComparison]], metric: str) -> None:
+def _differences(axes: Axes, compared: Sequence[tuple[Any, PairedComparison]]) -> None:
     axes.axvline(0, color="#8a94a3", linewidth=1.0)
     for row, result in compared:
-        around = [[result.difference - result.low], [result.high - result.difference]]
-        axes.errorbar(result.difference, row, xerr=around, **_WHISKER)
+        if not math.isnan(result.low):
+            around = [[result.difference - result.low], [result.high - result.difference]]
+            axes.errorbar(result.difference, row, xerr=around, **_WHISKER)
         axes.plot(result.difference, row, "D", color=COLOURS[1], markersize=4.5)
-    axes.set(xlabel=f"difference in {metric.upper()}, variant − complete")
 
 
 def _means_text(values: Mapping[str, Sequence[float]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,10 @@ COMPARED = ("hr@10", "ndcg@10")
 
 #: Bootstrap samples of a comparison over users.
 SAMPLES = 1000
+
+#: Stands where a comparison has no test, see ``PairedComparison``.
+NO_SPREAD = "no spread"
+ABOUT_NO_SPREAD = f"{NO_SPREAD.capitalize()}: all pairs differ by the same amount, so that nothing can be tested."
 
 
 def comparison_table(groups: Sequence[Group]) -> tuple[Table | None, list[str]]:
@@ -105,9 +110,9 @@ def _comparison_table(found: Sequence[tuple[str, str, str, PairedComparison]]) -
             text(over),
             text(label),
             Cell(f"{result.difference:+.4f}", "number"),
-            Cell(f"[{result.low:+.4f}, {result.high:+.4f}]", "number"),
+            Cell(interval_text(result), "number"),
             Cell(f"{100 * result.relative:+.1f} %" if result.relative == result.relative else "–", "number"),
-            Cell(f"{result.t:.2f} ({result.df})", "number"),
+            Cell(NO_SPREAD if math.isnan(result.t) else f"{result.t:.2f} ({result.df})", "number"),
             Cell(p_text(result.p), "number"),
             Cell(p_text(p), "number"),
         )
@@ -119,11 +124,17 @@ def _comparison_table(found: Sequence[tuple[str, str, str, PairedComparison]]) -
         rows=rows,
         note="Over seeds: does the method win again when it is trained again? Student's interval. Over users: does "
         f"this trained model win on other users? Percentile bootstrap, {SAMPLES:,} samples. The second says nothing "
-        "about the first. Holm's adjustment is over all rows. "
-        f"{CHOSEN}",
+        f"about the first. Holm's adjustment is over all rows. {ABOUT_NO_SPREAD} {CHOSEN}",
     )
 
 
 def p_text(value: float) -> str:
-    """Four decimals, or the power of ten of a smaller one."""
+    """Four decimals, or the power of ten of a smaller one; ``NO_SPREAD`` for NaN."""
+    if math.isnan(value):
+        return NO_SPREAD
     return f"{value:.4f}" if value >= 1e-4 else f"{value:.0e}"
+
+
+def interval_text(result: PairedComparison) -> str:
+    """Both ends with their signs; ``NO_SPREAD`` where there is no interval."""
+    return NO_SPREAD if math.isnan(result.low) else f"[{result.low:+.4f}, {result.high:+.4f}]"

@@ -9,11 +9,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
 from feature_store import FeatureStore
+from flows.config import parse_overrides
 from flows.errors import CallError
 from flows.jobs.study import COMPARISON_FILE, FIGURE_FILE, PAGE_FILE, Measured
 from flows.jobs.study_config import Point, Study
@@ -23,16 +24,22 @@ from flows.reporting.page import render
 from flows.reporting.papers import beside
 from flows.reporting.published import Paper, ResultTable, papers
 from flows.reporting.runs import Group, Run, group_runs, read_run
-from flows.reporting.significance import SAMPLES, common_seeds, over_users, p_text, paired_over_seeds
+from flows.reporting.significance import (
+    ABOUT_NO_SPREAD,
+    NO_SPREAD,
+    SAMPLES,
+    common_seeds,
+    interval_text,
+    over_users,
+    p_text,
+    paired_over_seeds,
+)
 from flows.reporting.study_figures import axis_name
 from flows.reporting.view import ABSENT, Cell, Part, Picture, Table, plural, text, time_text
 from models.config import suggest
 from models.evaluation.comparison import PairedComparison, holm
 from models.evaluation.record import RunRecord
 from models.files import write_atomically
-
-#: Effect size from which on the deviation of the differences is rounding.
-_NO_SPREAD = 1e6
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Compared:
 
     @property
     def effect_size(self) -> float:
-        """Cohen's d of the pairs: the mean difference over the deviation of the differences, t / √n."""
+        """Cohen's d of the pairs: the mean difference over the deviation of the differences, t / √n; NaN like t."""
         return self.result.t / math.sqrt(self.result.n)
 
     @property
@@ -133,8 +140,8 @@ def _group(study: Study, found: Measured) -> Group:
 
 
 def _effects(study: Study, found: Sequence[Compared]) -> dict[str, PairedComparison]:
-    """What the figure draws beside the bars: nothing where they have different references."""
-    if len({one.reference for one in found}) > 1:
+    """What the figure draws beside the bars: nothing where one is compared with another than the first."""
+    if any(one.reference != study.config.variants[0].label for one in found):
         return {}
     metric = study.config.metrics[-1]
     return {one.variant: one.result for one in found if (one.over, one.metric) == ("seeds", metric)}
@@ -153,18 +160,37 @@ def _page(study: Study, measured: Sequence[Measured], found: Sequence[Compared],
         "study.html.j2",
         title=study.config.title,
         source=study.config.source,
-        command=_command(study),
+        command=command_line(study),
         chapters=[part for part in chapters if not part.empty],
         toys=_toys(study, runs),
         written=time_text(datetime.now(UTC)),
     )
 
 
-def _command(study: Study) -> str:
-    """What makes this page again."""
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in study.overrides.items()}
-    pairs = [f"{key}={value}" for key, value in texts.items()]
-    return " ".join(("reelstore study", *map(shlex.quote, (study.name, *pairs))))
+def command_line(study: Study) -> str:
+    """What makes this page again, for a shell; a file that is not in ``configs/studies`` by its absolute path."""
+    path = study.path.absolute()
+    listed = path.parent.resolve() == (study.settings.configs / "studies").resolve()
+    pairs = [f"{key}={_override_text(value)}" for key, value in study.overrides.items()]
+    return " ".join(("reelstore study", *map(shlex.quote, (study.name if listed else str(path), *pairs))))
+
+
+def _override_text(value: Any) -> str:
+    """What ``key=value`` reads as this value: plain text where that suffices, else TOML."""
+    plain = isinstance(value, str) and parse_overrides([f"key={value}"]) == {"key": value}
+    return value if plain else _toml(value)
+
+
+def _toml(value: Any) -> str:
+    """A value in one line of TOML."""
+    if isinstance(value, dict):
+        table = cast("dict[str, Any]", value)
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(inner)}" for key, inner in table.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(inner) for inner in cast("list[Any]", value)) + "]"
+    if isinstance(value, bool | str):
+        return json.dumps(value, ensure_ascii=False)  # TOML writes them as JSON does
+    return str(value)  # numbers, infinities too, and dates
 
 
 def _results(study: Study, measured: Sequence[Measured]) -> Table:
@@ -198,8 +224,8 @@ def _comparisons(found: Sequence[Compared]) -> list[Table]:
             text(one.reference),
             text(f"{one.result.n:,} {one.over}"),
             text(one.metric.upper()),
-            Cell(f"{one.result.difference:+.4f}", "number", below=f"[{one.result.low:+.4f}, {one.result.high:+.4f}]"),
-            Cell(_size_text(one.effect_size), "number"),
+            Cell(f"{one.result.difference:+.4f}", "number", below=interval_text(one.result)),
+            Cell(NO_SPREAD if math.isnan(one.effect_size) else f"{one.effect_size:+.2f}", "number"),
             Cell(p_text(one.result.p), "number"),
             Cell(p_text(one.p_holm), "number"),
         )
@@ -209,14 +235,9 @@ def _comparisons(found: Sequence[Compared]) -> list[Table]:
     note = (
         "Below each difference its 95 % interval: Student's over seeds; a percentile bootstrap of "
         f"{SAMPLES:,} samples over the users of the first common seed. Effect size: mean over deviation of the "
-        "differences. Holm's adjustment is over all rows."
+        f"differences. Holm's adjustment is over all rows. {ABOUT_NO_SPREAD}"
     )
     return [Table("Paired comparisons on the test split, history unmasked.", header, rows, note)]
-
-
-def _size_text(value: float) -> str:
-    """Two decimals; nothing where the pairs differ by the same amount but for rounding."""
-    return f"{value:+.2f}" if abs(value) < _NO_SPREAD else "no spread"
 
 
 def _failures(measured: Sequence[Measured]) -> list[Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,8 +46,8 @@ def picture(
     Args:
         config: Of the study.
         measured: Its points.
-        effects: By label of a bar, its paired difference from the first bar in the last metric; none where bars are
-            compared with different ones.
+        effects: By label of a bar, its paired difference from the first bar in the last metric; none where a bar is
+            compared with another one.
         about: What was trained, for the caption.
     """
     failed = sum(len(found.failures) for found in measured)
@@ -67,7 +68,7 @@ def _bars(
     config: StudyConfig, measured: Sequence[Measured], effects: Mapping[str, PairedComparison], caption: str
 ) -> Picture:
     bars = [Bar(found.point.label, _by_metric(config, found), effects.get(found.point.label)) for found in measured]
-    right = " Right: difference from the first bar with the same seeds, mean and Student's 95 % interval."
+    right = f" Right: difference from {bars[0].name} with the same seeds, mean and Student's 95 % interval."
     return charts.ablation_bars(
         bars,
         metrics=config.metrics,
@@ -149,18 +150,18 @@ def _panel(axes: Axes, lines: Sequence[Line], values: Sequence[Any]) -> None:
             _across(axes, line, colour)
             continue
         aside = (number - (len(lines) - 1) / 2) * _BESIDE
-        there = [(x + aside, over_seeds(found)) for x, found in enumerate(line.places) if found]
+        there = [(x + aside, over_seeds(found) if found else None) for x, found in enumerate(line.places)]
         marker = _MARKERS[number % len(_MARKERS)]
         axes.plot(
             [x for x, _ in there],
-            [found.mean for _, found in there],
+            [math.nan if found is None else found.mean for _, found in there],  # a line breaks at NaN
             joined + marker,
             color=colour,
             markersize=5,
             label=line.label,
         )
         for x, found in there:
-            if found.half is not None:
+            if found is not None and found.half is not None:
                 axes.errorbar(x, found.mean, yerr=found.half, fmt="none", ecolor=colour, elinewidth=1.0, capsize=3)
     texts = [_text(value) for value in values]
     axes.set_xticks(range(len(texts)), texts, rotation=30 if sum(map(len, texts)) > _LONG else 0)

@@ -1,5 +1,7 @@
 """Is one model better than another? Paired differences, with an interval beside every p-value.
 
+Pairs that all differ by the same amount have no spread that a difference could be held against: they are not tested.
+
 Two questions, two tests: over training seeds (does the method win again when trained again?) and over users (does
 this trained model win on other users?). The second says nothing about the first.
 """
@@ -13,10 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+#: Rounding of metrics and of their differences, in units of the largest metric.
+_ROUNDING = 16 * float(np.finfo(np.float64).eps)
+
 
 @dataclass(frozen=True)
 class PairedComparison:
     """A mean paired difference, first minus second.
+
+    Where all pairs differ by the same amount but for rounding, t, p and the interval are NaN; where that amount is 0,
+    t is 0, p is 1 and the interval is 0.
 
     Attributes:
         difference: Mean of the differences.
@@ -48,10 +56,10 @@ def compare_seeds(first: ArrayLike, second: ArrayLike, *, confidence: float = 0.
         ValueError: For fewer than two pairs or different numbers of values.
     """
     ours, theirs = _paired(first, second)
+    if _without_spread(ours, theirs):
+        return _not_tested(ours, theirs)
     half = float(stats.t.ppf(0.5 + confidence / 2, len(ours) - 1)) * _standard_error(ours - theirs)
-    return _comparison(
-        ours, theirs, low=float((ours - theirs).mean()) - half, high=float((ours - theirs).mean()) + half
-    )
+    return _tested(ours, theirs, low=float((ours - theirs).mean()) - half, high=float((ours - theirs).mean()) + half)
 
 
 def compare_users(
@@ -75,19 +83,26 @@ def compare_users(
         ValueError: For fewer than two pairs or different numbers of values.
     """
     ours, theirs = _paired(first, second)
+    if _without_spread(ours, theirs):
+        return _not_tested(ours, theirs)
     differences = ours - theirs
     n = len(differences)
     means = [float(differences[generator.integers(n, size=n)].mean()) for _ in range(samples)]
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
-    return _comparison(ours, theirs, low=float(low), high=float(high))
+    return _tested(ours, theirs, low=float(low), high=float(high))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjustment of the p-values of several tests, in the order in which they came."""
-    order = np.argsort(p_values)
-    scaled = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
-    adjusted = np.empty(len(p_values))
+    """Holm's (1979) adjustment of the p-values of several tests, in the order in which they came.
+
+    NaN, where nothing was tested, stays NaN and counts as no test.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    tests = int(np.count_nonzero(~np.isnan(values)))
+    order = np.argsort(values)[:tests]  # NaN is sorted last
+    scaled = values[order] * np.arange(tests, 0, -1)
+    adjusted = np.full(len(values), np.nan)
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return [float(value) for value in adjusted]
 
@@ -103,18 +118,32 @@ def _standard_error(differences: NDArray[np.float64]) -> float:
     return float(differences.std(ddof=1) / np.sqrt(len(differences)))
 
 
-def _comparison(ours: NDArray[np.float64], theirs: NDArray[np.float64], *, low: float, high: float) -> PairedComparison:
-    """Student's t of the pairs; without any spread, t is 0 or infinite instead of 0/0."""
-    difference, error, n = float((ours - theirs).mean()), _standard_error(ours - theirs), len(ours)
-    t = difference / error if error else (float(np.copysign(np.inf, difference)) if difference else 0.0)
-    base = float(theirs.mean())
-    return PairedComparison(
-        difference=difference,
-        relative=difference / base if base else float("nan"),
-        low=low,
-        high=high,
-        t=t,
-        df=n - 1,
-        p=float(2 * stats.t.sf(abs(t), n - 1)),
-        n=n,
-    )
+def _without_spread(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> bool:
+    """All pairs differ by the same amount but for rounding."""
+    return float(np.ptp(ours - theirs)) <= _rounding(ours, theirs)
+
+
+def _rounding(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+    return _ROUNDING * float(max(np.abs(ours).max(), np.abs(theirs).max()))
+
+
+def _not_tested(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> PairedComparison:
+    difference, nan = float((ours - theirs).mean()), float("nan")
+    if abs(difference) <= _rounding(ours, theirs):
+        return _comparison(theirs, difference=0.0, low=0.0, high=0.0, t=0.0, p=1.0)
+    return _comparison(theirs, difference=difference, low=nan, high=nan, t=nan, p=nan)
+
+
+def _tested(ours: NDArray[np.float64], theirs: NDArray[np.float64], *, low: float, high: float) -> PairedComparison:
+    difference = float((ours - theirs).mean())
+    t = difference / _standard_error(ours - theirs)
+    p = float(2 * stats.t.sf(abs(t), len(ours) - 1))
+    return _comparison(theirs, difference=difference, low=low, high=high, t=t, p=p)
+
+
+def _comparison(
+    theirs: NDArray[np.float64], *, difference: float, low: float, high: float, t: float, p: float
+) -> PairedComparison:
+    base, n = float(theirs.mean()), len(theirs)
+    relative = difference / base if base else float("nan")
+    return PairedComparison(difference, relative, low, high, t, n - 1, p, n)

@@ -12,6 +12,7 @@ from flows.reporting.intervals import over_seeds
 from flows.reporting.plots import Curve, mean_curve, training_curves
 from flows.reporting.published import papers
 from flows.reporting.runs import best_on_validation, group_runs, labels_text, load_runs
+from flows.reporting.significance import comparison_table
 from flows.reporting.sweeps import families
 from flows.settings import Settings
 from models.evaluation.comparison import holm
@@ -84,6 +85,27 @@ def test_ablation_is_paired_with_the_complete_model_of_equal_settings(tmp_path):
     assert printed == [f"{value:.4f}" for value in adjusted]
     assert "3 seeds each" in part.pictures[0].caption
     assert "− NPD: hr@10 0.4633, ndcg@10 0.4633" in part.pictures[0].alternative
+
+
+def test_an_ablation_that_loses_the_same_with_every_seed_is_tested_over_users_alone(tmp_path):
+    mealrec(tmp_path, COMPLETE, 100, 104)
+    mealrec(tmp_path, WITHOUT_NPD, 90, 94)
+    _, without = ablations.collect(groups_of(tmp_path)).tables[0].rows
+    seeds, p_seeds, _, p_users = without[-4:]
+    assert (seeds.text, seeds.below, p_seeds.text) == ("-0.0500", "no spread", "no spread")
+    t = -0.05 / math.sqrt(0.05 * 0.95 / 199)  # 10 of 200 users lose a hit
+    assert p_users.text == f"{2 * stats.t.sf(-t, 199):.4f}"
+
+
+def test_a_comparison_with_sasrec_that_is_the_same_for_every_seed_has_no_test(tmp_path):
+    for seed, number in enumerate((100, 104)):
+        make_run(tmp_path, model="sasrec", dataset="synthetic", seed=seed, ranks=hits(200, number))
+        make_run(tmp_path, model="gru4rec", dataset="synthetic", seed=seed, ranks=hits(200, number + 10))
+    table, _ = comparison_table(groups_of(tmp_path))
+    for row in by_column(table)[:-1]:  # the last is over users
+        assert row["over"].text == "2 seeds (0, 1)"
+        assert row["mean difference"].text == "+0.0500"
+        assert {row[name].text for name in ("95 % interval", "t (df)", "p", "p (Holm)")} == {"no spread"}
 
 
 def test_a_variant_may_read_fewer_stores_but_none_in_another_version(tmp_path):
