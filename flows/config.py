@@ -6,10 +6,12 @@ each value with its source.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from datetime import date, time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field
 
@@ -138,18 +140,23 @@ def _write_table(values: Mapping[str, Any], path: tuple[str, ...], lines: list[s
     if path:
         lines.extend(["", f"[{'.'.join(path)}]"])
     lines.extend(
-        f"{key} = {_toml_value(value)}" for key, value in values.items() if key not in tables and value is not None
+        f"{key} = {toml_value(value)}" for key, value in values.items() if key not in tables and value is not None
     )
     for key, table in tables.items():
         _write_table(table, (*path, key), lines)
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value in one line of TOML; what TOML has no type for becomes its text."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        table = cast("Mapping[str, Any]", value)
+        return "{" + ", ".join(f"{toml_value(key)} = {toml_value(inner)}" for key, inner in table.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{text}"'
+        return "[" + ", ".join(toml_value(item) for item in cast("Sequence[Any]", value)) + "]"
+    return json.dumps(str(value), ensure_ascii=False)  # TOML writes text as JSON does

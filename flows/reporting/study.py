@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 
 from feature_store import FeatureStore
-from flows.config import parse_overrides
+from flows.config import parse_overrides, toml_value
 from flows.errors import CallError
 from flows.jobs.study import COMPARISON_FILE, FIGURE_FILE, PAGE_FILE, Measured
 from flows.jobs.study_config import Point, Study
@@ -178,19 +177,7 @@ def command_line(study: Study) -> str:
 def _override_text(value: Any) -> str:
     """What ``key=value`` reads as this value: plain text where that suffices, else TOML."""
     plain = isinstance(value, str) and parse_overrides([f"key={value}"]) == {"key": value}
-    return value if plain else _toml(value)
-
-
-def _toml(value: Any) -> str:
-    """A value in one line of TOML."""
-    if isinstance(value, dict):
-        table = cast("dict[str, Any]", value)
-        return "{" + ", ".join(f"{_toml(key)} = {_toml(inner)}" for key, inner in table.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(inner) for inner in cast("list[Any]", value)) + "]"
-    if isinstance(value, bool | str):
-        return json.dumps(value, ensure_ascii=False)  # TOML writes them as JSON does
-    return str(value)  # numbers, infinities too, and dates
+    return value if plain else toml_value(value)
 
 
 def _results(study: Study, measured: Sequence[Measured]) -> Table:

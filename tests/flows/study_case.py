@@ -34,6 +34,17 @@ overrides = {HOPELESS}
 label = "wider"
 overrides = {{ "parameters.d" = 16 }}
 """
+#: Two models that are the same for each seed, so that two seeds differ by the same amount.
+FLOORS = f"""{HEAD}
+figure = "bars"
+base = {{ "training.epochs" = 0 }}
+[[variants]]
+label = "counts"
+model = "popularity"
+[[variants]]
+label = "neighbours"
+model = "itemknn"
+"""
 LINES = f"""{HEAD}
 figure = "lines"
 names = {{ "parameters.d" = "width d" }}

@@ -19,24 +19,12 @@ _spec = importlib.util.spec_from_file_location("study_case", Path(__file__).with
 case = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(case)
 
-#: Two models that are the same for each seed, so that two seeds differ by the same amount.
-FLOORS = f"""{case.HEAD}
-figure = "bars"
-base = {{ "training.epochs" = 0 }}
-[[variants]]
-label = "popularity"
-model = "popularity"
-[[variants]]
-label = "item-kNN"
-model = "itemknn"
-"""
-
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     root = tmp_path_factory.mktemp("studies")
     found = case.sweeps.small_root(root)
-    case.write_study(root, "floors", FLOORS)
+    case.write_study(root, "floors", case.FLOORS)
     return found
 
 
@@ -79,7 +67,7 @@ def test_json_has_null_where_a_comparison_is_not_finite(call):
 def test_the_pages_command_makes_the_page_again_when_pasted(settings, call, tmp_path):
     file = tmp_path / "my studies" / "small floors.toml"
     file.parent.mkdir()
-    file.write_text(FLOORS)
+    file.write_text(case.FLOORS)
     overrides = ("seeds=[0]", "experiment=sasrec-movielens-10m", "training.learning_rate=1e-3")
     page = Path(call(str(file), *overrides)["page"])
     (command,) = re.findall(r"<pre><code>reelstore (.+)</code></pre>", page.read_text(encoding="utf-8"))

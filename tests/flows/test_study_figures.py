@@ -18,18 +18,7 @@ _spec = importlib.util.spec_from_file_location("study_case", Path(__file__).with
 case = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(case)
 
-#: Models that are the same for each seed, so that two seeds differ by the same amount.
-FLOORS = f"""{case.HEAD}
-figure = "bars"
-base = {{ "training.epochs" = 0 }}
-[[variants]]
-label = "counts"
-model = "popularity"
-[[variants]]
-label = "neighbours"
-model = "itemknn"
-"""
-AGAINST_THE_SECOND = f"""{FLOORS}
+AGAINST_THE_SECOND = f"""{case.FLOORS}
 [[variants]]
 label = "the same"
 model = "itemknn"
@@ -51,7 +40,7 @@ def drawn(settings, text):
 
 
 def test_the_panel_of_differences_names_the_first_bar(settings):
-    figure, page, _ = drawn(settings, FLOORS)
+    figure, page, _ = drawn(settings, case.FLOORS)
     assert "<!-- difference in NDCG@5, variant − counts -->" in figure
     assert "Right: difference from counts with the same seeds" in page
 
@@ -64,7 +53,7 @@ def test_there_is_no_such_panel_when_the_only_reference_is_another_bar(settings)
 
 
 def test_without_spread_the_words_stand_for_every_figure_of_a_test(settings):
-    figure, page, text = drawn(settings, FLOORS)
+    figure, page, text = drawn(settings, case.FLOORS)
     (line,) = [line for line in text.splitlines() if "hr@5 over 2 seeds" in line]
     assert re.fullmatch(r"neighbours against counts, .*: [+-]\d\.\d{4} no spread, p \(Holm\) no spread", line)
     (row,) = [row for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL) if "2 seeds" in row and "HR@5" in row]
