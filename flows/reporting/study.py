@@ -40,6 +40,9 @@ from models.evaluation.comparison import PairedComparison, holm
 from models.evaluation.record import RunRecord
 from models.files import write_atomically
 
+#: Label of a bar, label of its reference, ``seeds`` or ``users``, metric, and what came of it.
+Pair = tuple[str, str, str, str, PairedComparison]
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -51,7 +54,7 @@ class Compared:
         over: ``seeds``, or ``users`` of the first common seed.
         metric: Of the test split, history unmasked.
         result: Variant minus reference.
-        p_holm: Holm's adjustment over all comparisons of the study.
+        p_holm: Holm's adjustment over the comparisons of the study in this metric and over the same pairs (``over``).
     """
 
     variant: str
@@ -95,7 +98,7 @@ def compare(study: Study, measured: Sequence[Measured]) -> list[Compared]:
     if study.config.figure != "bars":
         return []
     groups = {found.point.label: _group(study, found) for found in measured if found.finished}
-    pairs: list[tuple[str, str, str, str, PairedComparison]] = []
+    pairs: list[Pair] = []
     for variant in study.config.variants:
         reference = study.config.reference_of(variant)
         if reference is None or variant.label not in groups or reference not in groups:
@@ -109,8 +112,19 @@ def compare(study: Study, measured: Sequence[Measured]) -> list[Compared]:
         by_user = over_users(mine, other, seeds[0]) if seeds else None
         if by_user is not None:
             pairs.append((variant.label, reference, "users", "ndcg@10", by_user))
-    adjusted = holm([result.p for *_, result in pairs])
-    return [Compared(*pair, p) for pair, p in zip(pairs, adjusted, strict=True)]
+    return [Compared(*pair, p) for pair, p in zip(pairs, _adjusted(pairs), strict=True)]
+
+
+def _adjusted(pairs: Sequence[Pair]) -> list[float]:
+    """P by Holm, each metric by itself and seeds apart from users: these answer different questions."""
+    families: dict[tuple[str, str], list[int]] = {}
+    for place, (_, _, over, metric, _) in enumerate(pairs):
+        families.setdefault((over, metric), []).append(place)
+    adjusted = [math.nan] * len(pairs)
+    for places in families.values():
+        for place, p in zip(places, holm([pairs[place][-1].p for place in places]), strict=True):
+            adjusted[place] = p
+    return adjusted
 
 
 def write_study(study: Study, measured: Sequence[Measured]) -> list[Compared]:
@@ -222,7 +236,7 @@ def _comparisons(found: Sequence[Compared]) -> list[Table]:
     note = (
         "Below each difference its 95 % interval: Student's over seeds; a percentile bootstrap of "
         f"{SAMPLES:,} samples over the users of the first common seed. Effect size: mean over deviation of the "
-        f"differences. Holm's adjustment is over all rows. {ABOUT_NO_SPREAD}"
+        f"differences. Holm's adjustment is over the rows of one metric, seeds apart from users. {ABOUT_NO_SPREAD}"
     )
     return [Table("Paired comparisons on the test split, history unmasked.", header, rows, note)]
 

@@ -122,6 +122,17 @@ def ddim(
     return x
 
 
+def guided(denoise: Denoise, unguided: Denoise, *, strength: float) -> Denoise:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): ``(1 + w) f(x_t, t, c) - w f(x_t, t, nothing)``.
+
+    Args:
+        denoise: The estimate with its condition.
+        unguided: The estimate of the same network without one.
+        strength: w; 0 is ``denoise`` itself.
+    """
+    return lambda x_t, t: (1.0 + strength) * denoise(x_t, t) - strength * unguided(x_t, t)
+
+
 def one_step(denoise: Denoise, schedule: NoiseSchedule, start: Tensor) -> Tensor:
     """A single estimate from the noisiest state: ``denoise(x_T, T)``."""
     return denoise(start, torch.full((start.shape[0],), schedule.steps - 1, dtype=torch.int64, device=start.device))

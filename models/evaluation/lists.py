@@ -112,8 +112,8 @@ def _best_items(
     device = model_device(module)
     parts: list[NDArray[np.int32]] = []
     with eval_mode(module):
-        for number, (batch, seen) in enumerate(batches):
-            generator = stream_generator(seed, Stream.EVALUATION, stream, number, device=device)
+        for batch, seen in batches:
+            generator = stream_generator(seed, Stream.EVALUATION, stream, device=device)  # one for all
             best = model.recommend(batch, k=k, exclude=seen if masked else None, generator=generator).items
             parts.append(best.cpu().numpy().astype(np.int32))
     return np.concatenate(parts)

@@ -103,7 +103,8 @@ def evaluate(
         split: ``"valid"`` or ``"test"``.
         max_length: Newest items of the history that the model reads.
         batch_size: Users scored at once; small batches stay in a CPU's cache.
-        seed: Of the draws of models that sample; the same seed gives the same ranks.
+        seed: Of the draws of models that sample. Every batch gets the same ones, so that with models that share a draw
+            among the users of a call, ranks do not depend on ``batch_size``.
         progress: Called as ``progress("evaluate <split>", users done, users)``.
         workers: Processes that share the batches; each gets the whole table. All of them must call.
 
@@ -120,7 +121,7 @@ def evaluate(
         indices = examples.shortest_first(batch_size)
         for number, index in list(enumerate(indices))[workers.rank :: workers.world]:
             batch, seen = examples.read(index, max_length=max_length)
-            generator = stream_generator(seed, Stream.EVALUATION, SPLITS.index(split), number, device=device)
+            generator = stream_generator(seed, Stream.EVALUATION, SPLITS.index(split), device=device)  # one for all
             scores = model.score(batch, generator=generator)
             counts = count_ranks(scores, batch.target, seen)
             parts.append(torch.stack((index, batch.user, batch.target, *counts), dim=1))

@@ -70,9 +70,9 @@ def tail_metrics(
     cut, last = _cut(data, split)
     examples, hits, targets = cut.to(device), list[Tensor](), list[Tensor]()
     with eval_mode(module):
-        for number, index in enumerate(torch.arange(len(examples)).split(batch_size)):
+        for index in torch.arange(len(examples)).split(batch_size):
             batch, seen = examples.read(index.to(device), max_length=max_length)
-            generator = stream_generator(seed, Stream.EVALUATION, SPLITS.index(split), number, device=device)
+            generator = stream_generator(seed, Stream.EVALUATION, SPLITS.index(split), device=device)  # one for all
             exclude = seen if masked else None
             lists = model.recommend(batch, k=max(ks), exclude=exclude, generator=generator).items.cpu()
             wanted = _tails(data.items, cut.end[index].numpy(), last[index.numpy()])

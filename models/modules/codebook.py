@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.distributed import ALONE, Workers, workers
+
 #: ``ema`` and ``batch_mean`` keep the codes in a buffer that only training changes; ``legacy_batch`` re-estimates
 #: them from every batch, at test time too, as DiQDiff's code does: predictions then depend on the other rows of the
-#: batch and the selector gets no gradient.
+#: batch (of this process's share of it) and the selector gets no gradient.
 CodebookMode = Literal["ema", "batch_mean", "legacy_batch"]
 
 
@@ -22,10 +24,12 @@ class SequenceCodebook(nn.Module):
 
     Attributes:
         codes: float ``[z, l, d]``, a saved buffer; zero until the first training batch seeds it with its own rows.
+        filled: bool ``[z, l]``, where a code has seen a real item; the first mean there is taken whole.
         idle: int64 ``[z]``, training batches since each code was last chosen.
     """
 
     codes: Tensor
+    filled: Tensor
     idle: Tensor
     started: Tensor
 
@@ -58,6 +62,7 @@ class SequenceCodebook(nn.Module):
         self.patience = patience
         self.selector = nn.Linear(length * d, codes)
         self.register_buffer("codes", torch.zeros(codes, length, d))
+        self.register_buffer("filled", torch.zeros(codes, length, dtype=torch.bool))
         self.register_buffer("idle", torch.zeros(codes, dtype=torch.int64))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
 
@@ -79,10 +84,11 @@ class SequenceCodebook(nn.Module):
         logits = self.logits(sequence, mask)
         if self.mode == "legacy_batch":
             chosen = self._perturbed(logits, generator).argmax(dim=1)
-            codes = code_means(_random_rows(sequence, self.codes.shape[0], generator), sequence, mask, chosen)
-            return codes.detach()[chosen] * mask.unsqueeze(-1)
+            codes, _ = self._random_rows(sequence, mask, generator)
+            means, found = code_means(sequence, mask, chosen, len(codes))
+            return torch.where(found.unsqueeze(-1), means, codes)[chosen] * mask.unsqueeze(-1)
         if self.training and not bool(self.started):
-            self.codes.copy_(_random_rows(sequence * mask.unsqueeze(-1), self.codes.shape[0], generator))
+            self._restart(sequence, mask, torch.ones_like(self.started).expand(len(self.codes)), generator)
             self.started.fill_(value=True)
         if not self.training:
             return self.codes[logits.argmax(dim=1)] * mask.unsqueeze(-1)
@@ -96,16 +102,34 @@ class SequenceCodebook(nn.Module):
 
     @torch.no_grad()
     def update(self, sequence: Tensor, mask: Tensor, chosen: Tensor, *, generator: torch.Generator) -> None:
-        """Eq. 10: move every chosen code to (``ema``: towards) the mean of its sequences; revive idle codes."""
-        means = code_means(self.codes, sequence, mask, chosen)
-        self.codes.copy_(self.decay * self.codes + (1.0 - self.decay) * means)
-        used = torch.zeros_like(self.idle, dtype=torch.bool).index_fill_(0, chosen, value=True)
-        self.idle.copy_(torch.where(used, 0, self.idle + 1))
+        """Eq. 10: move every chosen code to (``ema``: towards) the mean of its sequences; revive idle codes.
+
+        Processes that share a batch count all of its sequences, and have the same codes afterwards.
+        """
+        means, found = code_means(sequence, mask, chosen, len(self.codes), group=workers())
+        kept = torch.where(self.filled, self.decay, 0.0).unsqueeze(-1)  # [z, l, 1]
+        moved = kept * self.codes + (1.0 - kept) * means
+        self.codes.copy_(torch.where(found.unsqueeze(-1), moved, self.codes))
+        self.filled.logical_or_(found)
+        self.idle.copy_(torch.where(found.any(dim=1), 0, self.idle + 1))
         dead = self.idle >= self.patience
         if bool(dead.any()):
-            fresh = _random_rows(sequence * mask.unsqueeze(-1), self.codes.shape[0], generator)
-            self.codes.copy_(torch.where(dead[:, None, None], fresh, self.codes))
+            self._restart(sequence, mask, dead, generator)
             self.idle.masked_fill_(dead, 0)
+
+    @torch.no_grad()
+    def _restart(self, sequence: Tensor, mask: Tensor, which: Tensor, generator: torch.Generator) -> None:
+        """Put random sequences of the batch (of the first process's share of it) in place of the codes ``[z]``."""
+        codes, filled = self._random_rows(sequence * mask.unsqueeze(-1), mask, generator)
+        workers().same([codes, filled])
+        self.codes.copy_(torch.where(which[:, None, None], codes, self.codes))
+        self.filled.copy_(torch.where(which[:, None], filled, self.filled))
+
+    def _random_rows(self, sequence: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Float ``[z, l, d]`` and its mask ``[z, l]``."""
+        drawn = torch.randint(len(sequence), (len(self.codes),), generator=generator, device=generator.device)
+        rows = drawn.to(sequence.device)
+        return sequence.detach()[rows].float(), mask[rows]
 
     def _perturbed(self, logits: Tensor, generator: torch.Generator) -> Tensor:
         uniform = torch.rand(logits.shape, generator=generator, device=generator.device).to(logits.device)
@@ -113,24 +137,22 @@ class SequenceCodebook(nn.Module):
 
 
 @torch.no_grad()
-def code_means(codes: Tensor, sequence: Tensor, mask: Tensor, chosen: Tensor) -> Tensor:
+def code_means(
+    sequence: Tensor, mask: Tensor, chosen: Tensor, codes: int, *, group: Workers = ALONE
+) -> tuple[Tensor, Tensor]:
     """Mean, position by position and over real items only, of the sequences that chose each code (eq. 10).
 
     Args:
-        codes: float ``[z, l, d]``, kept where a code was not chosen, or only by sequences without that position.
         sequence: float ``[b, l, d]``.
         mask: bool ``[b, l]``.
-        chosen: int64 ``[b]``.
+        chosen: int64 ``[b]``, 0 to ``codes - 1``.
+        codes: z.
+        group: Processes whose sequences are counted together.
 
     Returns:
-        float ``[z, l, d]``.
+        float32 ``[z, l, d]``, and bool ``[z, l]``, True where there was an item to count; the mean is 0 elsewhere.
     """
-    choice = F.one_hot(chosen, codes.shape[0]).to(codes.dtype)  # [b, z]
-    counts = torch.einsum("bz,bl->zl", choice, mask.to(codes.dtype)).unsqueeze(-1)
-    sums = torch.einsum("bz,bld->zld", choice, (sequence * mask.unsqueeze(-1)).to(codes.dtype))
-    return torch.where(counts > 0, sums / counts.clamp(min=1), codes)
-
-
-def _random_rows(sequence: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    rows = torch.randint(sequence.shape[0], (count,), generator=generator, device=generator.device)
-    return sequence.detach()[rows.to(sequence.device)].float()
+    choice = F.one_hot(chosen, codes).float()  # [b, z]
+    counts = group.total(torch.einsum("bz,bl->zl", choice, mask.float()))
+    sums = group.total(torch.einsum("bz,bld->zld", choice, (sequence * mask.unsqueeze(-1)).float()))
+    return sums / counts.clamp(min=1).unsqueeze(-1), counts > 0

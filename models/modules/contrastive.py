@@ -1,5 +1,7 @@
 """Losses between the rows of a batch: repulsion of predictions (IMECD, eq. 15), agreement of two views (SimCLR).
 
+Processes that share a batch compare their rows with those of all of them.
+
 Shape legend: b batch, d width.
 """
 
@@ -8,6 +10,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from models.distributed import gather_rows, own_rows, workers
 
 
 def repulsion_loss(
@@ -30,16 +34,16 @@ def repulsion_loss(
     Returns:
         Scalar; 0 when no row has anything to be pushed from.
     """
-    rows = predictions.shape[0]
     unit = F.normalize(predictions, dim=1)
-    cosine = unit @ unit.T / temperature  # [b, b]
-    itself = torch.eye(rows, dtype=torch.bool, device=predictions.device)
+    everyone = gather_rows(unit)  # [c, d], the b rows of this process among them
+    cosine = unit @ everyone.T / temperature  # [b, c]
+    itself = _itself(unit, len(everyone))
     left_out = itself if exclude_self else torch.zeros_like(itself)
     if same is not None:
-        left_out = left_out | ((same.unsqueeze(0) == same.unsqueeze(1)) & ~itself)
+        left_out = left_out | ((workers().gather(same).unsqueeze(0) == same.unsqueeze(1)) & ~itself)
     kept = ~left_out.all(dim=1)
     if not bool(kept.any()):
-        return predictions.sum() * 0.0
+        return everyone.sum() * 0.0
     return torch.logsumexp(cosine.masked_fill(left_out, float("-inf"))[kept], dim=1).mean()
 
 
@@ -61,13 +65,21 @@ def nt_xent_loss(
     Returns:
         Scalar; ``log(2 b - 1)`` when all similarities are equal, 0 for a row without negatives.
     """
-    views = torch.cat((first, second))  # [2 b, d]
-    views = F.normalize(views, dim=1) if cosine else views
-    row = torch.arange(len(first), device=first.device)
-    partner = torch.cat((row + len(first), row))  # [2 b]
-    left_out = torch.eye(len(views), dtype=torch.bool, device=first.device)
+    pairs = torch.stack((first, second), dim=1)  # [b, 2, d]
+    pairs = F.normalize(pairs, dim=-1) if cosine else pairs
+    views, everyone = pairs.flatten(0, 1), gather_rows(pairs).flatten(0, 1)  # [2 b, d], [2 c, d]
+    itself = _itself(views, len(everyone))
+    partner = itself.unflatten(1, (-1, 2)).flip(2).flatten(1)  # a view and its partner stand side by side
+    left_out = itself
     if same is not None:
-        labels = same.repeat(2)
-        left_out = left_out | (labels.unsqueeze(0) == labels.unsqueeze(1)).scatter(1, partner.unsqueeze(1), value=False)
-    logits = views @ views.T / temperature
-    return F.cross_entropy(logits.masked_fill(left_out, float("-inf")), partner)
+        labels = workers().gather(same).repeat_interleave(2)
+        left_out = left_out | ((labels == same.repeat_interleave(2).unsqueeze(1)) & ~partner)
+    logits = views @ everyone.T / temperature
+    return F.cross_entropy(logits.masked_fill(left_out, float("-inf")), partner.int().argmax(dim=1))
+
+
+def _itself(rows: Tensor, columns: int) -> Tensor:
+    """Bool ``[r, columns]``: where each row of this process stands among the rows of all."""
+    found = torch.zeros(len(rows), columns, dtype=torch.bool, device=rows.device)
+    found[:, own_rows(rows)].fill_diagonal_(fill_value=True)
+    return found

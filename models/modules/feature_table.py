@@ -31,7 +31,7 @@ class FeatureTable(nn.Module):
             table: float ``[n + 1, *shape]``; the last dimension holds the columns.
             dtype: Type in which the table is kept; rows are returned as float32.
             noise_std: Deviation of Gaussian noise added once to every present row, drawn from torch's default
-                generator (the robustness experiment of MealRec, Fig. 5).
+                generator (the robustness experiment of MealRec, Fig. 5); fork it where weights should not depend on it.
         """
         super().__init__()
         present = table.flatten(1).ne(0).any(dim=1)

@@ -114,8 +114,8 @@ def _taps(layer: nn.Conv1d, first: int = 0, end: int | None = None) -> Tensor:
 
 
 def _add_product(out: Tensor, x: Tensor, weight: Tensor) -> None:
-    """``out += x @ weight``, float ``[f, b, o]``, ``[f, b, i]`` and ``[i, o]``."""
-    out.flatten(0, 1).addmm_(x.flatten(0, 1), weight)
+    """``out += x @ weight``, float ``[f, b, o]``, ``[f, b, i]`` and ``[i, o]``, in the type of ``out`` (autocast)."""
+    out.flatten(0, 1).addmm_(x.flatten(0, 1).to(out.dtype), weight.to(out.dtype))
 
 
 def activation(norm: nn.Module, first: int = 0, count: int | None = None) -> Callable[..., Tensor]:
@@ -178,7 +178,7 @@ def _up_block(block: nn.Module, steps: Tensor) -> Callable[[Tensor, Tensor, Tens
         repeats = torch.tensor([float(source.count(frame)) for frame in range(len(x))], device=x.device)
         hidden, active = enter_skip(activate_skip(skip)), activate(x, repeats[:, None, None])
         for (place, frame), used in _taps_by_frame(source).items():
-            hidden[place].addmm_(active[frame], sums[used])
+            _add_product(hidden[place : place + 1], active[frame : frame + 1], sums[used])
         out, short = leave(hidden, t).add_(residual_skip(skip)), x @ residual
         for place, frame in enumerate(source):
             out[place] += short[frame]

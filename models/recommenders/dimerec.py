@@ -3,8 +3,8 @@
 Paper: "DimeRec: A Unified Framework for Enhanced Sequential Recommendation via Generative Diffusion Models", WSDM 2025.
 The published code link had no stored snapshot; the guidance module is ComiRec's (THUDM/ComiRec at a576eed).
 
-Equations: 15-17 ``modules.multi_interest``; 18-19, 21-23 ``DimeRec.training_loss``; 20 ``DenoisingMlp``; Algorithm 1
-``diffusion.geodesic``; Algorithm 2 ``DimeRec.user_vectors`` with ``diffusion.samplers``.
+Equations: 15-17 ``modules.multi_interest``; 18-19, 21-23 ``DimeRec.training_loss``; 20 ``modules.mlp_denoiser``;
+Algorithm 1 ``diffusion.geodesic``; Algorithm 2 ``DimeRec.user_vectors`` with ``diffusion.samplers``.
 
 What the paper leaves open, and deviations:
 - Algorithm 1 draws a Gaussian that is not tangent; exp_x of it leaves the sphere. It is projected first, as the
@@ -13,8 +13,8 @@ What the paper leaves open, and deviations:
   sphere.
 - With 20 linear steps the printed length turns x_0 by 3.4 radians at the last one, for every draw: x_T is close to
   -x_0, and f can read the target off it. Only steps whose angle is near pi/2 hide the target from f.
-- F, which encodes the history in eq. 15-16, is a small causal transformer; ``encoder="items"`` is ComiRec's table. Its
-  attention counts positions from the newest item back.
+- F, which encodes the history in eq. 15-16, is the item table, as in ComiRec; ``encoder="transformer"`` puts a small
+  causal transformer behind it, which ``gem="sasrec"`` always has. Attention counts positions from the newest item back.
 - The forward walk does not shrink x_0 by sqrt(alpha_bar), the reverse posterior assumes that it did: kept.
 - Algorithm 2 multiplies the noise by beta-tilde, a variance: kept (``rev_noise``), it is also the stable choice.
 - x_T is projected to the sphere like everything the network was trained on (``normalise_start``). The start and the
@@ -32,7 +32,7 @@ Shape legend: b batch, l sequence length, d width, k interests, n items.
 from __future__ import annotations
 
 from itertools import islice
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,8 @@ from models.diffusion.schedules import ScheduleName
 from models.errors import ConfigError
 from models.interface import FeatureTables, LossTerms, TopK
 from models.modules.item_embedding import ItemEmbedding
-from models.modules.losses import sampled_softmax_loss
+from models.modules.losses import full_softmax_loss, sampled_softmax_loss
+from models.modules.mlp_denoiser import MlpDenoiser
 from models.modules.multi_interest import (
     DynamicRouting,
     MlpInterests,
@@ -59,11 +60,14 @@ from models.modules.multi_interest import (
 from models.modules.negatives import unseen_negatives
 from models.modules.retrieval import score_all, top_k
 from models.modules.sequence_encoder import SequenceEncoder
-from models.modules.timestep import TimestepEmbedding
 from models.sequences.batch import SequenceBatch
 
 #: Temperature of the scores of unit vectors.
 UNIT_TEMPERATURE = 0.07
+
+
+def _encoder_of(given: dict[str, object]) -> Literal["items", "transformer"]:
+    return "transformer" if given.get("gem") == "sasrec" else "items"
 
 
 class Config(StrictModel):
@@ -73,12 +77,12 @@ class Config(StrictModel):
     d: int = Field(default=64, ge=2)  # [P]
     gem: Literal["sa", "dr", "sasrec", "mlp", "rule"] = "sa"  # [P] sa; the others: Table 3 and eq. 15
     interests: int = Field(default=4, ge=1)  # [P] K; sasrec always gives one
-    encoder: Literal["items", "transformer"] = "transformer"  # F of eq. 15-16; items is ComiRec's
+    encoder: Literal["items", "transformer"] = Field(default_factory=_encoder_of)  # F of eq. 15-16; ComiRec's: items
     heads: int = Field(default=2, ge=1)  # of the transformer: SASRec's sizes
     inner: int = Field(default=256, ge=1)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # ours, in the transformer
     embedding_std: float = Field(default=0.1, gt=0.0)  # ours
-    negatives: int = Field(default=10, ge=1)  # [P]
+    negatives: Literal["all"] | Annotated[int, Field(ge=1)] = 10  # [P]; all: the softmax over the whole catalogue
     hidden: int = Field(default=256, ge=1)  # 4 d, as in the attention of eq. 16
     denoiser_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # ours, in the MLP of eq. 20
     steps: int = Field(default=20, ge=2)  # [P] Table 5
@@ -132,22 +136,6 @@ class ItemEncoder(nn.Module):
         return self.items(item_ids) * mask.unsqueeze(-1)
 
 
-class DenoisingMlp(nn.Module):
-    """f of eq. 20: the noisy vector, the step and the flattened interests, (2 + k) d -> hidden -> d."""
-
-    def __init__(self, d: int, interests: int, *, hidden: int, steps: int, dropout: float) -> None:
-        """Build the layers, with dropout after the first, and the step embedding."""
-        super().__init__()
-        self.step = TimestepEmbedding(d, steps=steps)
-        self.layers = nn.Sequential(
-            nn.Linear((2 + interests) * d, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, d)
-        )
-
-    def forward(self, x_t: Tensor, t: Tensor, interests: Tensor) -> Tensor:
-        """Estimate x_0, float ``[b, d]``, from ``[b, d]``, int64 ``[b]`` and ``[b, k, d]``."""
-        return self.layers(torch.cat((x_t, self.step(t), interests.flatten(1)), dim=-1))
-
-
 class DimeRec(nn.Module):
     """The recommender; parts come from :func:`build`."""
 
@@ -169,22 +157,26 @@ class DimeRec(nn.Module):
         self.guidance = guidance
         self.schedule = NoiseSchedule.named(config.schedule, config.steps)
         interests = 1 if config.gem == "sasrec" else config.interests
-        self.denoiser = DenoisingMlp(
-            config.d, interests, hidden=config.hidden, steps=config.steps, dropout=config.denoiser_dropout
+        self.denoiser = MlpDenoiser(
+            config.d,
+            condition=interests * config.d,
+            hidden=config.hidden,
+            steps=config.steps,
+            dropout=config.denoiser_dropout,
         )
 
     def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
         """Eq. 23: L_gem + lambda * L_recon + mu * L_ssm, parts already weighted."""
         config = self.config
         interests, target = self.interests(batch), self.items(batch.target)
-        exclude = torch.cat((batch.item_ids, batch.target.unsqueeze(1)), dim=1)
-        negatives = unseen_negatives(exclude, config.negatives, n_items=self.n_items, generator=generator)
+        negatives = self._negatives(batch, generator)
         parts: dict[str, Tensor] = {}
         if config.use_gem_loss:
-            best = nearest_interest(interests, target)  # eq. 18
+            best = nearest_interest(self._scored(interests), self._scored(target))  # eq. 18
             parts["guidance"] = self._ranking_loss(best, batch.target, negatives)  # eq. 19
         x_0, x_t, t = self._noised(target.detach() if config.detach_target else target, generator)
-        estimate = self.denoiser(x_t, t, interests.detach() if config.detach_guidance else interests)
+        guidance = interests.flatten(1)
+        estimate = self.denoiser(x_t, t, guidance.detach() if config.detach_guidance else guidance)  # eq. 20
         if config.use_recon:
             parts["reconstruction"] = config.lambda_recon * F.mse_loss(estimate, x_0, reduction="none").sum(-1).mean()
         if config.use_ssm:
@@ -196,7 +188,7 @@ class DimeRec(nn.Module):
         """float32 ``[b, n + 1]``: inner product of the generated vector with every item."""
         table = self.item_vectors()
         if self.config.serve == "interests":
-            interests = self.interests(batch)  # [b, k, d]
+            interests = self._scored(self.interests(batch))  # [b, k, d]
             return score_all(interests.flatten(0, 1), table).unflatten(0, interests.shape[:2]).amax(dim=1)
         return score_all(self.query(batch, generator=generator), table)
 
@@ -248,7 +240,7 @@ class DimeRec(nn.Module):
         spherical = config.grw != "euclidean"
         start = randn_like(interests[:, 0], generator=generator, shared=True)
         states = ancestral_states(
-            lambda x, t: self.denoiser(x, t, interests),
+            lambda x, t: self.denoiser(x, t, interests.flatten(1)),
             self.schedule,
             normalise(start) if spherical and config.normalise_start else start,
             generator=generator,
@@ -269,9 +261,19 @@ class DimeRec(nn.Module):
     def _scored(self, vectors: Tensor) -> Tensor:
         return normalise(vectors) if self.config.score_norm else vectors
 
-    def _ranking_loss(self, vectors: Tensor, target: Tensor, negatives: Tensor) -> Tensor:
+    def _negatives(self, batch: SequenceBatch, generator: torch.Generator) -> Tensor | None:
+        """int64 ``[b, k]``; None for the softmax over all items."""
+        if self.config.negatives == "all":
+            return None
+        exclude = torch.cat((batch.item_ids, batch.target.unsqueeze(1)), dim=1)
+        return unseen_negatives(exclude, self.config.negatives, n_items=self.n_items, generator=generator)
+
+    def _ranking_loss(self, vectors: Tensor, target: Tensor, negatives: Tensor | None) -> Tensor:
         scale = 1.0 / UNIT_TEMPERATURE if self.config.score_norm else 1.0
-        return sampled_softmax_loss(scale * self._scored(vectors), self._scored(self.items.table), target, negatives)
+        scaled, table = scale * self._scored(vectors), self._scored(self.items.table)
+        if negatives is None:
+            return full_softmax_loss(scaled, table, target)
+        return sampled_softmax_loss(scaled, table, target, negatives)
 
 
 def required_features(config: Config) -> tuple[str, ...]:

@@ -45,9 +45,9 @@ from models.diffusion.noise_schedule import NoiseSchedule
 from models.diffusion.schedules import ScheduleName
 from models.interface import FeatureTables, LossTerms, TopK
 from models.modules.item_embedding import ItemEmbedding
+from models.modules.mlp_denoiser import MlpDenoiser
 from models.modules.retrieval import score_all, top_k
 from models.modules.sequence_encoder import SequenceEncoder, last_state
-from models.modules.timestep import TimestepEmbedding
 from models.sequences.batch import SequenceBatch
 
 
@@ -66,23 +66,6 @@ class Config(StrictModel):
     detach_target: bool = False  # [C]
 
 
-class Denoiser(nn.Module):
-    """f: one linear map of the noisy vector, the guidance and the step (mlp1), or two with a GELU between (mlp2)."""
-
-    def __init__(self, d: int, kind: Literal["mlp1", "mlp2"], *, steps: int) -> None:
-        """Build the layers and the step embedding."""
-        super().__init__()
-        self.step = TimestepEmbedding(d, steps=steps)
-        if kind == "mlp1":
-            self.layers: nn.Module = nn.Linear(3 * d, d)
-        else:
-            self.layers = nn.Sequential(nn.Linear(3 * d, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
-
-    def forward(self, x_t: Tensor, guidance: Tensor, t: Tensor) -> Tensor:
-        """Estimate x_0, float ``[b, d]``, from ``[b, d]``, ``[b, d]`` and int64 ``[b]`` (0 = least noise)."""
-        return self.layers(torch.cat((x_t, guidance, self.step(t)), dim=-1))
-
-
 class DreamRec(nn.Module):
     """The recommender; ``none`` is float ``[d]``, the guidance of a history that is hidden."""
 
@@ -95,7 +78,8 @@ class DreamRec(nn.Module):
         self.n_items = encoder.items.n_items
         self.encoder = encoder
         self.schedule = NoiseSchedule.named(config.schedule, config.steps)
-        self.denoiser = Denoiser(config.d, config.denoiser, steps=config.steps)
+        hidden = None if config.denoiser == "mlp1" else 2 * config.d
+        self.denoiser = MlpDenoiser(config.d, condition=config.d, hidden=hidden, steps=config.steps)
         self.none = nn.Parameter(torch.empty(config.d).normal_())
 
     def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
@@ -106,7 +90,7 @@ class DreamRec(nn.Module):
         guidance = torch.where(drawn < self.config.p, self.none, guidance)
         t = self.schedule.random_steps(len(batch), generator=generator)
         x_t = q_sample(self.schedule, x_0, t, randn_like(x_0, generator=generator))
-        return LossTerms(F.mse_loss(self.denoiser(x_t, guidance, t), x_0))
+        return LossTerms(F.mse_loss(self.denoiser(x_t, t, guidance), x_0))
 
     def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """float32 ``[b, n + 1]``: inner products of the generated vector with all items."""
@@ -122,10 +106,14 @@ class DreamRec(nn.Module):
 
     def generate(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """x_0 after all steps of the guided reverse process, float ``[b, d]``."""
-        guidance, w = self.guidance(batch), self.config.w
-        unguided = self.none.expand_as(guidance)
+        guidance = self.guidance(batch)
+        nothing = self.none.expand_as(guidance)
         return samplers.ancestral(
-            lambda x, t: (1.0 + w) * self.denoiser(x, guidance, t) - w * self.denoiser(x, unguided, t),
+            samplers.guided(
+                lambda x, t: self.denoiser(x, t, guidance),
+                lambda x, t: self.denoiser(x, t, nothing),
+                strength=self.config.w,
+            ),
             self.schedule,
             randn_like(guidance, generator=generator, shared=True),
             generator=generator,

@@ -103,6 +103,7 @@ class Config(StrictModel):
     lambda_t: float = Field(default=0.1, ge=0.0)  # [G] eq. 16
     lambda_n: float = Field(default=0.1, ge=0.0)  # [G] eq. 16
     unet_channels: int = Field(default=64, ge=8, multiple_of=8)  # ours
+    use_video: bool = True  # off, ours: zeros, the catalogue's mean, in place of all frames; what the video is worth
     use_tcd: bool = True  # off: the initial frame features (Fig. 3)
     use_npd: bool = True  # off: an MLP over preference, frames and text (Fig. 3)
     cv_tokens: bool = False
@@ -130,6 +131,13 @@ class Config(StrictModel):
         if text_fusion != TextFusionConfig() and info.data.get("backbone") != "tedrec":
             raise ValueError("only backbone='tedrec' fuses texts")
         return text_fusion
+
+    @field_validator("visual_noise_std")
+    @classmethod
+    def _noise_has_a_video(cls, noise: float, info: ValidationInfo) -> float:
+        if noise and not info.data.get("use_video", True):
+            raise ValueError("use_video=false leaves no frames that noise could be added to")
+        return noise
 
     @field_validator("sampler_stride")
     @classmethod
@@ -336,8 +344,11 @@ def build(config: Config, *, n_items: int, features: FeatureTables) -> MealRec:
     )
     backbone = build_backbone(config.backbone, encoder, views=config.views, text_fusion=config.text_fusion, text=text)
     frames = central_frames(features, config.frames_table, config.frames)
-    tables = {"frames": FeatureTable(frames, dtype=torch.float16, noise_std=std), "text": text}
-    if config.use_tcd:
-        videos = global_vectors(features, config.video_table, frames_table=config.frames_table)
-        tables["video"] = FeatureTable(videos, noise_std=std)
+    videos = global_vectors(features, config.video_table, frames_table=config.frames_table) if config.use_tcd else None
+    if not config.use_video:
+        frames, videos = torch.zeros_like(frames), None if videos is None else torch.zeros_like(videos)
+    with torch.random.fork_rng(devices=[]):  # the weights that follow are those of a model without noise
+        tables = {"frames": FeatureTable(frames, dtype=torch.float16, noise_std=std), "text": text}
+        if videos is not None:
+            tables["video"] = FeatureTable(videos, noise_std=std)
     return MealRec(config, backbone=backbone, tables=tables)

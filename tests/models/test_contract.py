@@ -7,8 +7,10 @@ from models import registry
 from models.errors import ConfigError
 from models.evaluation.index import InnerProductScored
 from models.evaluation.mode import eval_mode
+from models.evaluation.ranking import evaluate
 from models.interface import HistoriesFitted, Recommender
 from models.sequences.batch import SequenceBatch
+from models.sequences.dataset import SequenceData
 from models.training.checkpoint import load_weights, save_checkpoint
 
 N_ITEMS = 40
@@ -158,6 +160,24 @@ def test_the_loss_is_finite_and_its_parts_are_for_the_log(name, all_positions):
 
 
 @every_model
+def test_the_loss_may_be_computed_in_bfloat16(name):
+    """Eight bits of mantissa: a sum of a few thousand terms is right to some per cent, and every gradient is there."""
+    totals, reached = [], []
+    for enabled in (False, True):
+        model = build(name).train()
+        with torch.random.fork_rng(), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            torch.manual_seed(0)
+            terms = model.training_loss(make_batch(), generator=seeded())
+        terms.total.backward()
+        gradients = {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
+        assert all(gradient.isfinite().all() for gradient in gradients.values())
+        totals.append(terms.total.item())
+        reached.append(set(gradients))
+    assert totals[1] == pytest.approx(totals[0], rel=0.05)
+    assert reached[0] == reached[1]
+
+
+@every_model
 @pytest.mark.parametrize("width", [1, 2])
 def test_a_batch_is_as_wide_as_its_longest_history(name, width):
     model, batch = build(name).train(), make_batch()
@@ -221,6 +241,17 @@ def test_a_row_does_not_depend_on_its_batch(name):
         torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-5)
     backwards = score(model, rows_of(batch, torch.arange(7, -1, -1)))
     torch.testing.assert_close(backwards.flip(0), together, rtol=1e-4, atol=1e-5)
+
+
+@every_model
+def test_ranks_do_not_depend_on_how_many_users_are_scored_at_once(name):
+    """Whatever a model draws to score a user is the same in every batch."""
+    model = trained(name)
+    items = torch.randint(1, N_ITEMS + 1, (9 * 4,), generator=seeded(5)).tolist()
+    users, places = [user for user in range(9) for _ in range(4)], [*range(4)] * 9
+    data = SequenceData.from_arrays(users, items, places, ["train", "train", "valid", "test"] * 9, n_items=N_ITEMS)
+    ranks = [evaluate(model, data, "test", max_length=MAX_LENGTH, batch_size=size).rank.tolist() for size in (9, 4, 1)]
+    assert ranks[0] == ranks[1] == ranks[2]
 
 
 @every_model

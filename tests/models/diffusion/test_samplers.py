@@ -8,7 +8,7 @@ import torch
 from models.diffusion.gaussian import q_sample
 from models.diffusion.geodesic import normalise
 from models.diffusion.noise_schedule import NoiseSchedule
-from models.diffusion.samplers import ancestral, ancestral_states, ddim, one_step
+from models.diffusion.samplers import ancestral, ancestral_states, ddim, guided, one_step
 from models.diffusion.schedules import make_betas
 
 
@@ -29,6 +29,13 @@ def test_oracle_denoiser_returns_x0_exactly(noise, name, steps):
     assert torch.equal(sample, x0)
     assert torch.equal(ddim(lambda x, t: x0, schedule, start(), generator=seeded(1)), x0)
     assert torch.equal(one_step(lambda x, t: x0, schedule, start()), x0)
+
+
+@pytest.mark.parametrize(("strength", "expected"), [(0.0, 5.0), (2.0, 11.0)])
+def test_guidance_by_hand(strength, expected):
+    """f(c) = x + t = 2 + 3, f(nothing) = x = 2: (1 + w) 5 - w 2."""
+    denoise = guided(lambda x, t: x + t, lambda x, t: x, strength=strength)
+    assert denoise(torch.tensor([2.0]), torch.tensor([3])).tolist() == [expected]
 
 
 def test_denoiser_sees_every_step_from_the_noisiest_to_index_zero():

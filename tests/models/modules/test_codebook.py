@@ -38,15 +38,18 @@ def test_means_per_code_and_position_by_brute_force():
     sequence, mask = sequences()
     chosen = torch.tensor([0, 2, 2, 0, 2, 0, 3, 3, 2])
     codes = torch.randn(CODES, LENGTH, WIDTH, generator=seeded(1))
-    found = code_means(codes, sequence, mask, chosen)
-    torch.testing.assert_close(found, brute_force(codes, sequence, mask, chosen))
-    assert torch.equal(found[1], codes[1])  # nobody chose it
+    means, found = code_means(sequence, mask, chosen, CODES)
+    expected = brute_force(codes, sequence, mask, chosen)
+    torch.testing.assert_close(torch.where(found.unsqueeze(-1), means, codes), expected)
+    assert not found[1].any()  # nobody chose it
+    assert found[0].tolist() == [True] * 3
 
 
 def test_padding_does_not_shrink_the_means():
     sequence, mask = torch.ones(2, LENGTH, WIDTH), torch.tensor([[True] * 3, [False, False, True]])
-    found = code_means(torch.zeros(1, LENGTH, WIDTH), sequence, mask, torch.zeros(2, dtype=torch.int64))
-    assert torch.equal(found, torch.ones(1, LENGTH, WIDTH))
+    means, found = code_means(sequence, mask, torch.zeros(2, dtype=torch.int64), 1)
+    assert torch.equal(means, torch.ones(1, LENGTH, WIDTH))
+    assert found.all()
 
 
 @pytest.mark.parametrize(("mode", "kept"), [("ema", 0.9), ("batch_mean", 0.0)])
@@ -54,6 +57,7 @@ def test_an_update_keeps_a_share_of_the_old_code(mode, kept):
     codebook = book(mode, decay=0.9)
     old = torch.randn(CODES, LENGTH, WIDTH, generator=seeded(1))
     codebook.codes.copy_(old)
+    codebook.filled.fill_(value=True)
     sequence, mask = sequences()
     chosen = torch.tensor([0, 2, 2, 0, 2, 0, 0, 2, 2])
     codebook.update(sequence, mask, chosen, generator=seeded())
@@ -61,6 +65,20 @@ def test_an_update_keeps_a_share_of_the_old_code(mode, kept):
     torch.testing.assert_close(codebook.codes, expected)
     torch.testing.assert_close(codebook.codes[[1, 3]], old[[1, 3]])
     assert codebook.idle.tolist() == [0, 1, 0, 1]
+
+
+def test_where_a_code_has_seen_nothing_yet_the_first_mean_is_taken_whole():
+    """Of a code that began as a history of one item, the older places are no zeros that a mean must outgrow."""
+    codebook = book("ema", decay=0.9)
+    codebook.codes[0, 2] = 5.0
+    codebook.filled[0, 2] = True
+    sequence = torch.ones(1, LENGTH, WIDTH)
+    everywhere, chosen = torch.ones(1, LENGTH, dtype=torch.bool), torch.zeros(1, dtype=torch.int64)
+    codebook.update(sequence, everywhere, chosen, generator=seeded())
+    assert codebook.codes[0, :, 0].tolist() == pytest.approx([1.0, 1.0, 0.9 * 5 + 0.1])
+    codebook.update(3 * sequence, everywhere, chosen, generator=seeded())
+    assert codebook.codes[0, 0].tolist() == pytest.approx([0.9 + 0.1 * 3] * 2)
+    assert not codebook.filled[1:].any()
 
 
 def test_a_code_that_nobody_chooses_starts_again_from_a_sequence():

@@ -65,6 +65,23 @@ def test_attention_is_a_distribution_over_the_real_positions_for_every_interest(
     assert (weights[mask] > 0.0).all()
 
 
+def test_attention_is_equation_16():
+    """softmax over the sequence of W2 tanh(W1 (h + p)), place by place; p counts from the newest item back."""
+    extractor = make("sa")
+    strong_positions(extractor)
+    x, mask = items()
+    for row, length in enumerate((5, 2, 1, 4)):
+        logits = []
+        for place in range(length):
+            position = extractor.age.weight[length - 1 - place]
+            hidden = torch.tanh(extractor.hidden.weight @ (x[row, place] + position) + extractor.hidden.bias)
+            logits.append(extractor.out.weight @ hidden)
+        shares = torch.stack(logits).exp()
+        shares = shares / shares.sum(dim=0)
+        torch.testing.assert_close(extractor.weights(x, mask)[row, :length], shares)
+        torch.testing.assert_close(extractor(x, mask)[row], shares.T @ x[row, :length])
+
+
 def test_one_item_is_every_interest():
     x, mask = items((1,))
     torch.testing.assert_close(make("sa")(x, mask), x[:, :1].expand(-1, INTERESTS, -1))

@@ -93,6 +93,38 @@ def test_the_network_is_trained_on_unit_vectors_at_every_step():
     assert steps == set(range(5))
 
 
+def test_the_network_is_told_the_step_of_the_walk(monkeypatch):
+    told = []
+
+    def walk(schedule, x_0, t, *, mode, generator):
+        told.append(t)
+        return x_0
+
+    monkeypatch.setattr("models.recommenders.dimerec.random_walk", walk)
+    dimerec = model()
+    dimerec.denoiser = Spy(torch.zeros(5, 8))
+    loss(dimerec)
+    assert torch.equal(dimerec.denoiser.seen[0][1], told[0])
+
+
+def test_the_walk_carries_the_gradient_to_the_target(monkeypatch):
+    """With no walk and f(x) = A x, eq. 21 is |u - A u|^2 of the unit target u, and its gradient goes through both."""
+    monkeypatch.setattr("models.recommenders.dimerec.random_walk", lambda schedule, x_0, t, mode, generator: x_0)
+    dimerec = model(use_gem_loss=False, use_ssm=False, lambda_recon=1.0)
+    matrix = torch.randn(8, 8, generator=seeded(1))
+
+    class Linear(nn.Module):
+        def forward(self, x_t, t, interests):
+            return x_t @ matrix
+
+    dimerec.denoiser = Linear()
+    loss(dimerec, batch([3, 1, 4], target=[7])).total.backward()
+    target = dimerec.items.weight.detach()[7].requires_grad_()
+    unit = target / target.norm()
+    (expected,) = torch.autograd.grad((unit - unit @ matrix).square().sum(), target)
+    torch.testing.assert_close(dimerec.items.weight.grad[7], expected)
+
+
 def test_an_oracle_is_reproduced_as_a_direction_and_scored_by_inner_product():
     dimerec = model()
     answer = 3.0 * torch.randn(5, 8, generator=seeded(1))
@@ -161,7 +193,7 @@ def test_the_denoiser_s_dropout_leaves_half_of_the_hidden_layer_doubled():
         first.bias.fill_(100.0)  # GELU of it is itself
         last.weight.fill_(1.0)
         last.bias.zero_()
-        given = torch.zeros(500, 8), torch.zeros(500, dtype=torch.int64), torch.zeros(500, 4, 8)
+        given = torch.zeros(500, 8), torch.zeros(500, dtype=torch.int64), torch.zeros(500, 32)
         torch.manual_seed(0)
         sums = denoiser(*given)[:, 0] / 200.0  # units that stay: binomial, mean 32, deviation 4
         assert sums.mean() == pytest.approx(32.0, abs=5 * 4 / 500**0.5)
@@ -201,6 +233,23 @@ def test_the_reconstruction_moves_the_target_unless_detached(detach):
     dimerec = model(use_ssm=False, use_gem_loss=False, detach_target=detach)
     loss(dimerec, batch([3, 1, 4], target=[7])).total.backward()
     assert bool(dimerec.items.weight.grad[7].abs().max() > 0) == (not detach)
+
+
+def test_served_interests_are_compared_as_they_were_trained():
+    """With unit vectors the nearest interest is that of the largest cosine, not of the largest product."""
+    dimerec = model(score_norm=True, serve="interests", use_recon=False, use_ssm=False)
+    table = dimerec.items.table.detach()[1:]
+    interests = dimerec.interests(batch()).detach()
+    cosines = torch.nn.functional.cosine_similarity(interests[:, :, None], table[None, None], dim=-1)  # [5, 4, 12]
+    torch.testing.assert_close(score(dimerec)[:, 1:], cosines.amax(dim=1))
+    best = cosines.gather(2, (batch().target - 1)[:, None, None].expand(-1, 4, 1)).squeeze(2).argmax(dim=1)
+    chosen = interests[torch.arange(5), best]
+    chosen = chosen / chosen.norm(dim=1, keepdim=True)
+    exclude = torch.cat((batch().item_ids, batch().target[:, None]), dim=1)
+    negatives = unseen_negatives(exclude, 10, n_items=N_ITEMS, generator=seeded())
+    unit = torch.cat((torch.zeros(1, 8), table / table.norm(dim=1, keepdim=True)))
+    expected = sampled_softmax_loss(chosen / UNIT_TEMPERATURE, unit, batch().target, negatives)
+    torch.testing.assert_close(loss(dimerec).total, expected)
 
 
 def test_unit_scores_are_cosines():
@@ -257,7 +306,7 @@ def test_switches_change_the_size(changes, difference):
         ("negatives", 5),
         ("schedule", "cosine"),
         ("steps", 9),
-        ("encoder", "items"),
+        ("encoder", "transformer"),
         ("gem", "dr"),
         ("gem", "rule"),
         ("gem", "mlp"),
@@ -278,6 +327,24 @@ def test_switches_change_the_scores_and_not_the_weights(switch, value):
     other, usual = model(**{switch: value}), model()
     assert all(torch.equal(value, usual.state_dict()[key]) for key, value in other.state_dict().items())
     assert (score(other) - score(usual))[:, 1:].abs().max() > 1e-6
+
+
+def test_all_negatives_are_the_softmax_over_the_catalogue():
+    dimerec, one = model(negatives="all"), batch([3, 1, 4], target=[5])
+    answer = torch.randn(1, 8, generator=seeded(1))
+    dimerec.denoiser = Spy(answer)
+    table = dimerec.items.table.detach()[1:]
+    expected = -torch.log_softmax(answer[0] @ table.T, dim=0)[4]
+    torch.testing.assert_close(loss(dimerec, one).parts["ranking"], expected)
+    nearest = max(dimerec.interests(one)[0].detach(), key=lambda g: float(g @ table[4]))
+    expected = -torch.log_softmax(nearest @ table.T, dim=0)[4]
+    torch.testing.assert_close(loss(dimerec, one).parts["guidance"], expected)
+
+
+@pytest.mark.parametrize("negatives", [0, "some"])
+def test_negatives_are_a_number_or_all(negatives):
+    with pytest.raises(ConfigError, match="negatives"):
+        model(negatives=negatives)
 
 
 def test_it_needs_no_feature_table():
@@ -336,7 +403,7 @@ def test_the_rule_reads_the_latest_items_themselves_only_without_the_transformer
     table = (dimerec := model(**rule, encoder="items").eval()).items.table
     expected = torch.stack((table[[1, 4]], table[[0, 2]]))
     torch.testing.assert_close(dimerec.interests(one), expected)
-    transformer = model(**rule).eval()
+    transformer = model(**rule, encoder="transformer").eval()
     before = transformer.interests(one)[0].detach()
     other_first = transformer.interests(batch([9, 1, 4], [2]))[0].detach()
     assert (before - other_first).abs().max() > 1e-4

@@ -27,8 +27,8 @@ class Spy(nn.Module):
         self.answer = answer
         self.seen = []
 
-    def forward(self, x_t, guidance, t):
-        self.seen.append((x_t, guidance, t))
+    def forward(self, x_t, t, guidance):
+        self.seen.append((x_t, t, guidance))
         return self.answer(guidance)
 
 
@@ -45,7 +45,7 @@ def test_the_error_by_hand():
     total = dreamrec.training_loss(one, generator=seeded(2)).total
     x_0 = dreamrec.encoder.items.table.detach()[one.target]
     assert total.item() == pytest.approx(float(((x_0 - answer) ** 2).sum() / (5 * D)), rel=1e-5)
-    ((x_t, _, t),) = spy.seen
+    ((x_t, t, _),) = spy.seen
     generator = seeded(2)
     torch.rand(5, 1, generator=generator)
     torch.randint(6, (5,), generator=generator)
@@ -63,7 +63,7 @@ def test_the_guidance_formula(w):
         guidance, none = dreamrec.guidance(one), dreamrec.none
         expected = (1.0 + w) * 3.0 * guidance - w * 3.0 * none
     torch.testing.assert_close(generated(dreamrec, one), expected)
-    assert [int(t[0]) for _, _, t in spy.seen] == [5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0]
+    assert [int(t[0]) for _, t, _ in spy.seen] == [5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0]
 
 
 def test_the_share_p_of_the_histories_is_hidden_in_training_and_none_in_serving():
@@ -71,12 +71,12 @@ def test_the_share_p_of_the_histories_is_hidden_in_training_and_none_in_serving(
     for seed in range(200):
         dreamrec.denoiser = spy = Spy(lambda guidance: guidance)
         dreamrec.training_loss(batch(), generator=seeded(seed))
-        hidden += int((spy.seen[0][1] == dreamrec.none).all(dim=1).sum())
+        hidden += int((spy.seen[0][2] == dreamrec.none).all(dim=1).sum())
         rows += 5
     assert abs(hidden - 0.25 * rows) < 4 * (rows * 0.25 * 0.75) ** 0.5
     dreamrec.denoiser = spy = Spy(lambda guidance: guidance)
     generated(dreamrec)
-    for _, guidance, _ in spy.seen[::2]:
+    for _, _, guidance in spy.seen[::2]:
         torch.testing.assert_close(guidance, dreamrec.guidance(batch()))
 
 
@@ -96,7 +96,7 @@ def test_the_denoiser_is_one_linear_map_or_two(denoiser, size):
     assert sum(value.numel() for value in network.layers.parameters()) == size
     x, c, t = (torch.randn(2, D, generator=seeded(seed)) for seed in range(3)), None, torch.tensor([0, 5])
     first, second, c = x
-    left, right, middle = (network(one, c, t) for one in (first, second, (first + second) / 2))
+    left, right, middle = (network(one, t, c) for one in (first, second, (first + second) / 2))
     linear = bool(((left + right) / 2 - middle).abs().max() < 1e-6)
     assert linear == (denoiser == "mlp1")
 

@@ -208,6 +208,49 @@ def test_the_content_target_of_the_reconstruction_is_fixed_unless_told_otherwise
             assert imecd.content["txt"].project.weight.grad.abs().max() > 0
 
 
+class Recorder(nn.Module):
+    """Answers with what it is given, and remembers it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x_t, t, sequence, mask, *, generator):
+        self.seen.append((x_t, t))
+        return x_t
+
+
+def test_every_row_is_noised_by_itself_at_a_step_of_its_own():
+    """All rows have one target, so that the share of noise in x_t tells the rows apart."""
+    imecd, rows = model(modalities=("id",), use_vq=False), 400
+    imecd.denoisers["id"] = recorder = Recorder()
+    one = batch(*[[3, 1, 4]] * rows, target=[5] * rows)
+    loss(imecd, one)
+    x_t, t = recorder.seen[0]
+    assert set(t.tolist()) == {0, 1, 2, 3}
+    assert torch.bincount(t).float().tolist() == pytest.approx([rows / 4] * 4, abs=5 * (rows * 3 / 16) ** 0.5)
+    assert len({tuple(row) for row in x_t.tolist()}) == rows
+    for step in range(4):  # eq. 12: the variance around the target is 1 - alpha_bar_t
+        signal = float(imecd.schedule.alpha_bar[step])
+        rest = (x_t[t == step] - signal**0.5 * imecd.items.table[5]).detach()
+        assert float(rest.square().mean()) == pytest.approx(1 - signal, rel=0.2)
+
+
+def test_the_noisy_vector_stays_attached_to_the_target():
+    """With an estimate of x_t and a target that is cut off, eq. 14 reaches the projection through x_t alone."""
+    imecd = model(modalities=("txt",), use_vq=False, use_contrastive=False)
+    imecd.denoisers["txt"] = Recorder()
+    imecd._ranking_losses = lambda estimates, tables, target: {}
+    loss(imecd).total.backward()
+    assert imecd.content["txt"].project.weight.grad.abs().max() > 1e-6
+
+
+def test_each_modality_has_its_own_number_of_blocks():
+    imecd = model(layers_id=3, layers_content=2)
+    sizes = {name: len(denoiser.transformer.blocks) for name, denoiser in imecd.denoisers.items()}
+    assert sizes == {"id": 3, "txt": 2, "img": 2}
+
+
 def test_reverse_noise_is_that_of_equation_18_and_none_at_the_last_step():
     """With an estimate of 0 the first reverse state is posterior_xt x_T + deviation * noise, of known draws."""
     for variance, deviation in (("fixedsmall", 0.634999**0.5), ("fixedlarge", 0.635**0.5), ("none", 0.0)):

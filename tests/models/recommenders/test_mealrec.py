@@ -106,6 +106,30 @@ def test_where_the_reverse_process_starts():
         torch.testing.assert_close(first[0] - first[1], share * (clean[0] - clean[1]), rtol=1e-4, atol=1e-5)
 
 
+def test_each_reverse_process_walks_its_own_steps(monkeypatch):
+    mealrec = loud(steps=5, steps_preference=9)
+    seen = steps_seen(mealrec, monkeypatch)
+    mealrec.denoiser = Replaced()
+    scores(mealrec)
+    assert seen == {0, 1, 2, 3, 4}
+    states = mealrec.denoiser.states
+    assert len(states) == 9
+    clean = mealrec.backbone.query(batch(), generator=seeded())
+    draws = seeded()  # of the frames' start, then of the preference's
+    torch.randn(1, 5, WIDTH, generator=draws)
+    signal = math.prod(1 - (1e-4 + (0.02 - 1e-4) * step / 8) for step in range(9))
+    expected = signal**0.5 * clean + (1 - signal) ** 0.5 * torch.randn(1, 8, generator=draws)
+    torch.testing.assert_close(states[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_training_noise_is_drawn_for_every_row():
+    mealrec = loud(use_tcd=False)
+    mealrec.denoiser = Replaced()
+    mealrec.training_loss(batch([HISTORIES[0]] * 3), generator=seeded())
+    (x_t,) = mealrec.denoiser.states
+    assert len({tuple(row) for row in x_t.tolist()}) == 3
+
+
 def test_from_pure_noise_the_history_is_lost():
     """The proof that eq. 13 cannot be meant literally: g sees noise and the last video, so it cannot tell users apart.
 

@@ -35,6 +35,7 @@ CHANGES_THE_LOSS = {
     "train_t": ("stride5", {"sampler": "ddim", "sampler_stride": 5, "steps": 10}),
     "score": ("cos_tau", {}),
     "visual_noise_std": (0.5, {}),
+    "use_video": (False, {}),
 }
 CHANGES_THE_SCORES = {
     "start": ("pure_noise", {}),
@@ -96,6 +97,7 @@ def test_switches_that_change_the_scores(switch):
         ({"sampler_stride": 5, "steps": 10}, "only sampler='ddim' can skip steps"),
         ({"sampler": "ddim", "sampler_stride": 3, "steps": 10}, "must divide steps=10"),
         ({"sampler": "ddim", "sampler_stride": 5, "steps_preference": 9}, "must divide steps_preference=9"),
+        ({"use_video": False, "visual_noise_std": 0.1}, "visual_noise_std: .*use_video=false leaves no frames"),
         ({"unet_channels": 12}, "unet_channels: Input should be a multiple of 8"),
         ({"views": {"weight": 0.2}}, "views: .*only backbone='cl4srec' makes views"),
         ({"text_fusion": {"experts": 4}, "backbone": "cl4srec"}, "text_fusion: .*only backbone='tedrec' fuses texts"),
@@ -122,6 +124,26 @@ def test_a_missing_table_is_named(absent):
     del tables[absent]
     with pytest.raises(MissingFeatureError, match=f"needs the feature table '{absent}'"):
         model(tables=tables)
+
+
+def test_without_the_video_no_frame_and_no_global_vector_is_read():
+    other = features()
+    for name in ("videomae", "videomae.frames"):
+        other[name] = other[name].flip(-1) * 3
+    for use_video in (False, True):
+        mealrec, changed = model(use_video=use_video), model(use_video=use_video, tables=other)
+        assert torch.equal(scores(mealrec), scores(changed)) is not use_video
+        assert torch.equal(loss(mealrec).total, loss(changed).total) is not use_video
+    texts = features()
+    texts["bert"] = texts["bert"].flip(-1)
+    assert not torch.equal(scores(model(use_video=False)), scores(model(use_video=False, tables=texts)))
+
+
+def test_noise_on_the_frames_leaves_the_first_weights_alone():
+    noisy, plain = model(visual_noise_std=0.5), model()
+    assert not torch.equal(noisy.tables["frames"].values, plain.tables["frames"].values)
+    assert not torch.equal(noisy.tables["video"].values, plain.tables["video"].values)
+    assert all(torch.equal(value, plain.state_dict()[key]) for key, value in noisy.state_dict().items())
 
 
 def test_without_the_frame_diffusion_no_global_vectors_are_needed():

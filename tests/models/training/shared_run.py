@@ -15,6 +15,8 @@ from torch import nn
 from models.distributed import gather_rows, own_rows, workers
 from models.errors import TrainingError
 from models.evaluation.ranking import evaluate
+from models.modules.codebook import SequenceCodebook
+from models.modules.contrastive import nt_xent_loss, repulsion_loss
 from models.registry import build
 from models.sequences.dataset import SequenceData
 from models.training.config import TrainingConfig
@@ -84,6 +86,32 @@ def contrastive_gradient(rank, world):
     return workers().total(weight.grad)
 
 
+def between_rows(rank, world):
+    """Gradients of the losses between the rows of a batch, and the codes that a batch moves, of seven rows."""
+    generator = torch.Generator().manual_seed(2)
+    x, weight = torch.randn(7, 5, generator=generator), torch.randn(5, 4, generator=generator).requires_grad_()
+    labels = torch.tensor([1, 2, 1, 3, 4, 2, 5])
+    mine, same = (x @ weight)[rank::world], labels[rank::world]
+    share = len(mine) / len(x)
+    losses = [
+        repulsion_loss(mine, temperature=0.3, same=same),
+        repulsion_loss(mine, temperature=0.3, exclude_self=True),
+        nt_xent_loss(mine, mine.flip(1) + 0.1, temperature=0.5, same=same),
+        nt_xent_loss(mine, mine.flip(1) + 0.1, cosine=True),
+    ]
+    found = [workers().total(torch.autograd.grad(loss * share, weight, retain_graph=True)[0]) for loss in losses]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        book = SequenceCodebook(3, 2, 4, patience=2)
+    book.codes.normal_(generator=generator)
+    sequence = torch.randn(7, 3, 2, generator=generator)
+    mask = torch.arange(3) >= (torch.arange(7) % 3).unsqueeze(1)
+    chosen = torch.tensor([0, 2, 2, 0, 1, 2, 0])
+    for _ in range(2):  # the second revives code 3 from a row of the first process
+        book.update(sequence[rank::world], mask[rank::world], chosen[rank::world], generator=generator)
+    return [gradient.tolist() for gradient in found], book.codes.tolist(), book.filled.tolist()
+
+
 def main(folder):
     dist.init_process_group("gloo")
     group = workers()
@@ -98,6 +126,7 @@ def main(folder):
     except TrainingError as error:
         message = str(error)
     gradient = contrastive_gradient(group.rank, group.world)
+    between, codes, filled = between_rows(group.rank, group.world)
     ragged = group.gather(torch.arange(2 * group.rank + 1))
     (folder / f"seen_by_{group.rank}.json").write_text(
         json.dumps(
@@ -107,6 +136,9 @@ def main(folder):
                 "message": message,
                 "gradient": gradient.tolist(),
                 "ragged": ragged.tolist(),
+                "between": between,
+                "codes": codes,
+                "filled": filled,
                 "best": result.best_value,
                 "weights": sum(float(value.double().sum()) for value in model.state_dict().values()),
             }
