@@ -204,6 +204,9 @@ def _add_serving(add: _Add) -> None:
     tails = add("tails", "serving:tails", "test metrics with the last fifth of a held-out user's rows as targets")
     tails.add_argument("run_id")
     tails.add_argument("-k", type=int, nargs="+", default=[20, 50], help="cut-offs of the metrics")
+    tails.add_argument(
+        "--every-position", action="store_true", help="every row of a held-out user is a target, after those before it"
+    )
     probe = add("probe", "serving:probe", "how well a linear layer tells an item's category from its trained vector")
     probe.add_argument("run_id")
     probe.add_argument("--folds", type=int, default=5, help="parts of the cross-validation")

@@ -168,29 +168,54 @@ def _list_figures(run: FinishedRun, *, k: int, separator: str | None) -> dict[st
 
 
 def tails(settings: Settings, options: argparse.Namespace) -> Outcome:
-    """Recall, hit rate and NDCG of held-out users, of whom the last fifth of the rows is to be found."""
+    """Metrics of held-out users: the last fifth of the rows is to be found, or every row after those before it."""
     from flows.jobs.finished_run import load_run
-    from models.evaluation.tails import tail_metrics
 
     run = load_run(settings, options.run_id)
-    cutoffs = sorted(set(options.k))
+    if min(options.k) < 1:
+        raise CallError(f"-k: expected cut-offs of at least 1, got {sorted(options.k)}")
+    measure = _every_position if options.every_position else _last_fifth
     with run.at_work():
-        unmasked, masked = (
-            tail_metrics(
-                run.model,
-                run.inputs.data,
-                "test",
-                max_length=run.training.max_length,
-                ks=cutoffs,
-                masked=without_history,
-                batch_size=run.training.eval_batch_size,
-                seed=run.record.seed,
-            )
-            for without_history in (False, True)
-        )
+        unmasked, masked = measure(run, sorted(set(options.k)))
     rows = [[name, f"{unmasked[name]:.4f}", f"{masked[name]:.4f}"] for name in unmasked]
     payload = {"run_id": run.record.run_id, "unmasked": unmasked, "masked": masked}
-    return Outcome(payload, table(("last fifth of the rows", "unmasked", "masked"), rows))
+    title = "every position" if options.every_position else "last fifth of the rows"
+    return Outcome(payload, table((title, "unmasked", "masked"), rows))
+
+
+def _last_fifth(run: FinishedRun, cutoffs: Sequence[int]) -> tuple[dict[str, float], dict[str, float]]:
+    """With the history among the candidates, and without it."""
+    from models.evaluation.tails import tail_metrics
+
+    unmasked, masked = (
+        tail_metrics(
+            run.model,
+            run.inputs.data,
+            "test",
+            max_length=run.training.max_length,
+            ks=cutoffs,
+            masked=without_history,
+            batch_size=run.training.eval_batch_size,
+            seed=run.record.seed,
+        )
+        for without_history in (False, True)
+    )
+    return unmasked, masked
+
+
+def _every_position(run: FinishedRun, cutoffs: Sequence[int]) -> tuple[dict[str, float], dict[str, float]]:
+    """With the history among the candidates, and without it."""
+    from models.evaluation.ranking import evaluate_every_position
+
+    found = evaluate_every_position(
+        run.model,
+        run.inputs.data,
+        "test",
+        max_length=run.training.max_length,
+        batch_size=run.training.eval_batch_size,
+        seed=run.record.seed,
+    )
+    return found.metrics(cutoffs), found.metrics(cutoffs, masked=True)
 
 
 def probe(settings: Settings, options: argparse.Namespace) -> Outcome:

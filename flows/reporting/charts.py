@@ -219,9 +219,10 @@ def sweep_lines(
     def paint(*panels: Axes) -> None:
         for axes, (title, points) in zip(panels, values.items(), strict=True):
             there = [(x, found, over_seeds(found)) for x, found in enumerate(points) if found]
+            means = [over_seeds(found).mean if found else math.nan for found in points]  # a line breaks at NaN
             axes.plot(
-                [x for x, *_ in there],
-                [interval.mean for *_, interval in there],
+                range(len(means)),
+                means,
                 "o-" if joined else "o",
                 color=COLOURS[0],
                 markersize=5,

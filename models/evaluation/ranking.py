@@ -27,7 +27,7 @@ from models.evaluation.metrics import metrics_from_ranks
 from models.evaluation.mode import eval_mode, model_device
 from models.files import write_atomically
 from models.interface import ProgressCallback, Recommender
-from models.sequences.dataset import SPLITS, SequenceData
+from models.sequences.dataset import SPLITS, Examples, SequenceData
 from models.sequences.seeding import Stream, stream_generator
 
 log = logging.getLogger(__name__)
@@ -111,12 +111,51 @@ def evaluate(
     Raises:
         SequenceDataError: When no user can be evaluated, or the model knows fewer items than the data.
     """
-    module = as_module(model)
+    _check_catalogue(model, data)
+    examples = data.evaluation_examples(split)
+    return _rank(
+        model,
+        examples,
+        split,
+        max_length=max_length,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+        workers=workers,
+    )
+
+
+def evaluate_every_position(
+    model: Recommender, data: SequenceData, split: str, *, max_length: int, batch_size: int = 256, seed: int = 0
+) -> RankTable:
+    """Rank every row of a split that has an earlier one of its user, each after all that precede it.
+
+    A user has several rows in the table. Arguments and errors as for :func:`evaluate`.
+    """
+    _check_catalogue(model, data)
+    examples = data.evaluation_examples(split, every_position=True)
+    return _rank(model, examples, split, max_length=max_length, batch_size=batch_size, seed=seed)
+
+
+def _check_catalogue(model: Recommender, data: SequenceData) -> None:
     if model.n_items != data.n_items:
         raise SequenceDataError(f"the model ranks {model.n_items} items, the data has {data.n_items}")
+
+
+def _rank(
+    model: Recommender,
+    examples: Examples,
+    split: str,
+    *,
+    max_length: int,
+    batch_size: int,
+    seed: int,
+    progress: ProgressCallback | None = None,
+    workers: Workers = ALONE,
+) -> RankTable:
+    module = as_module(model)
     device = model_device(module)
-    examples = data.evaluation_examples(split).to(device)
-    parts: list[Tensor] = []
+    examples, parts = examples.to(device), list[Tensor]()
     with eval_mode(module):
         indices = examples.shortest_first(batch_size)
         for number, index in list(enumerate(indices))[workers.rank :: workers.world]:

@@ -265,13 +265,17 @@ class SequenceData:
         start = first[owner] if positions == "last" else np.maximum(first[owner], end - max_length)
         return _examples(self.items[kept], self.users[owner], start, end, positions)
 
-    def evaluation_examples(self, split: str) -> Examples:
+    def evaluation_examples(self, split: str, *, every_position: bool = False) -> Examples:
         """One example per user of ``"valid"`` or ``"test"`` that has a history; see :meth:`without_history`.
+
+        Args:
+            split: The split.
+            every_position: One example for each row of the split that has an earlier one, not only for the last.
 
         Raises:
             SequenceDataError: For another split, or when no user can be evaluated.
         """
-        owner, start, end = self._targets(split)
+        owner, start, end = self._targets(split, every_position=every_position)
         usable = end > start
         if not usable.any():
             raise SequenceDataError(f"no user has a row labelled {split!r} with an earlier row as its history")
@@ -314,13 +318,15 @@ class SequenceData:
         batch = SequenceBatch(batch.item_ids, batch.mask, torch.zeros_like(batch.target), batch.user)
         return batch, examples.batch(index, max_length=longest).item_ids
 
-    def _targets(self, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def _targets(
+        self, split: str, *, every_position: bool = False
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """(number of the user, its first row, row of its target) for each user with rows labelled ``split``."""
         if split not in SPLITS[1:]:
             raise SequenceDataError(f"split: expected 'valid' or 'test', got {split!r}")
         rows = np.flatnonzero(self.labels == SPLITS.index(split))
         owner = np.searchsorted(self.offsets, rows, side="right") - 1
-        is_last = np.append(owner[1:] != owner[:-1], True)[: len(owner)]
+        is_last = np.append(owner[1:] != owner[:-1], True)[: len(owner)] | every_position
         owner, rows = owner[is_last], rows[is_last]
         return owner, self.offsets[owner], rows
 

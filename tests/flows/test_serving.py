@@ -200,6 +200,26 @@ def test_tails_of_users_who_are_held_out_whole(tmp_path, capsys):
     assert payload["unmasked"]["recall@3"] == pytest.approx(np.mean(recalls))
     assert list(payload["masked"]) == [f"{name}@{k}" for k in (3, 5) for name in ("recall", "hr", "ndcg")]
 
+    code, payload, err = command(lab, capsys, "tails", run_id, "-k", "3", "--every-position")
+    assert code == 0, err
+    hits = []
+    for (user,), own in rows.group_by("user", maintain_order=True):
+        items = own["item"].to_list()
+        for cut in range(1, len(items)):
+            one = SequenceData.from_arrays([user] * cut, items[:cut], range(cut), ["train"] * cut, n_items=12)
+            batch, _ = one.serving_batch([user], max_length=5)
+            scores = vectors[1:] @ run.model.query(batch, generator=None).detach().numpy()[0]
+            hits.append(items[cut] in (np.argsort(-scores, kind="stable")[:3] + 1))
+    assert payload["unmasked"]["hr@3"] == pytest.approx(np.mean(hits))
+    assert payload["masked"]["hr@3"] >= payload["unmasked"]["hr@3"]
+
+
+def test_cut_offs_begin_at_one(lab, run_id, capsys):
+    for words in ([], ["--every-position"]):
+        code, payload, _ = command(lab, capsys, "tails", run_id, "-k", "0", *words)
+        assert code == 2
+        assert "expected cut-offs of at least 1, got [0]" in payload["error"]
+
 
 def test_tails_need_users_who_are_held_out_whole(lab, run_id, capsys):
     code, payload, _ = command(lab, capsys, "tails", run_id, "-k", "5")

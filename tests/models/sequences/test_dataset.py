@@ -64,6 +64,7 @@ def test_whole_users_held_out():
     assert sorted(histories(data.training_examples("last", max_length=5))) == [(0, [1], 2), (0, [1, 2], 3)]
     assert histories(data.evaluation_examples("valid")) == [(1, [2, 3], 4)]
     assert histories(data.evaluation_examples("test")) == [(2, [3, 4], 5)]
+    assert histories(data.evaluation_examples("test", every_position=True)) == [(2, [3], 4), (2, [3, 4], 5)]
 
 
 def test_a_user_whose_only_row_is_a_target_is_counted_not_evaluated():
