@@ -21,7 +21,7 @@ from flows.settings import Settings
 
 DATASET = "synthetic"
 #: What is trained, what takes longest first, and with how many seeds: SASRec and MealRec are compared over paired ones
-#: (5 of them: `python -m benchmarks.paired_seeds`).
+#: (more of them, and their ablations: `reelstore study three-models`).
 TRAINED = {
     "mealrec-synthetic": 2,
     "imecd-synthetic": 1,

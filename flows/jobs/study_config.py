@@ -172,6 +172,10 @@ class StudyConfig(StrictModel):
         return None if variant.label in references else self.variants[0].label
 
 
+def _digest(facts: str) -> str:
+    return hashlib.sha256(facts.encode()).hexdigest()[:8]
+
+
 def _is_flat(line: Variant | None) -> bool:
     return line is not None and line.constant
 
@@ -220,18 +224,25 @@ class Study:
         return self.path.stem
 
     @property
+    def listed(self) -> bool:
+        """Whether the file is one of ``configs/studies``, which are called by their names."""
+        return self.path.absolute().parent.resolve() == (self.settings.configs / "studies").resolve()
+
+    @property
     def folder(self) -> Path:
         """Where the results are written: ``NAME``, and ``NAME--EXPERIMENT`` for one that the command line names.
 
-        Other overrides append eight hexadecimal digits of their hash, so that a trial leaves the study itself as it is.
+        Eight hexadecimal digits are appended for other overrides, so that a trial leaves the study itself as it is, and
+        for the folder of a file that is not in ``configs/studies``, which may have a name of those.
         """
         parts = [self.name]
         if "experiment" in self.overrides:
             parts.append(Path(self.config.experiment).stem)
         others = {key: value for key, value in self.overrides.items() if key != "experiment"}
         if others:
-            facts = json.dumps(others, sort_keys=True, default=str)
-            parts.append(hashlib.sha256(facts.encode()).hexdigest()[:8])
+            parts.append(_digest(json.dumps(others, sort_keys=True, default=str)))
+        if not self.listed:
+            parts.append(_digest(str(self.path.absolute().parent)))
         return self.settings.root / "studies" / "--".join(parts)
 
     def experiment(self, point: Point, seed: int) -> ExperimentConfig:

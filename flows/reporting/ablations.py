@@ -20,7 +20,7 @@ from flows.reporting.significance import (
     paired_over_seeds,
 )
 from flows.reporting.view import ABSENT, Cell, Part, Picture, Table, plural
-from models.evaluation.comparison import PairedComparison, holm
+from models.evaluation.comparison import PairedComparison, holm_within
 
 _METRICS = ("hr@10", "ndcg@10")
 _EFFECT = "ndcg@10"
@@ -101,8 +101,9 @@ def _metric_values(group: Group) -> dict[str, list[float]]:
 def _table(family: Family) -> Table:
     effects = {name: _effect(family, group) for name, group in family.variants.items()}
     by_user = {name: _users(family, group) for name, group in family.variants.items()}
-    tests = [result for result in (*effects.values(), *by_user.values()) if result is not None]
-    adjusted = dict(zip(tests, holm([result.p for result in tests]), strict=True))
+    tests = [(over, one) for over in (effects, by_user) for one in over.values() if one is not None]
+    p_values = holm_within([id(over) for over, _ in tests], [one.p for _, one in tests])
+    adjusted = dict(zip([one for _, one in tests], p_values, strict=True))
     rows = [(*_means(f"{family.paper.name} (complete)", family.full), *[Cell(ABSENT, "number")] * 4)]
     for name, group in family.variants.items():
         effect_cells = [cell for result in (effects[name], by_user[name]) for cell in _effect_cells(result, adjusted)]
@@ -115,7 +116,7 @@ def _table(family: Family) -> Table:
         rows=tuple(rows),
         note=f"Below each figure its 95 % interval. Differences are variant minus complete model in {_EFFECT.upper()}: "
         "over the common seeds (Student's interval), and over the users of the first common seed (percentile "
-        f"bootstrap). Holm's adjustment is over all tests of this table. {ABOUT_NO_SPREAD}",
+        f"bootstrap). Holm's adjustment is over the tests of a column. {ABOUT_NO_SPREAD}",
     )
 
 

@@ -36,12 +36,9 @@ from flows.reporting.significance import (
 from flows.reporting.study_figures import axis_name
 from flows.reporting.view import ABSENT, Cell, Part, Picture, Table, plural, text, time_text
 from models.config import suggest
-from models.evaluation.comparison import PairedComparison, holm
+from models.evaluation.comparison import PairedComparison, holm_within
 from models.evaluation.record import RunRecord
 from models.files import write_atomically
-
-#: Label of a bar, label of its reference, ``seeds`` or ``users``, metric, and what came of it.
-Pair = tuple[str, str, str, str, PairedComparison]
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ def compare(study: Study, measured: Sequence[Measured]) -> list[Compared]:
     if study.config.figure != "bars":
         return []
     groups = {found.point.label: _group(study, found) for found in measured if found.finished}
-    pairs: list[Pair] = []
+    pairs: list[tuple[str, str, str, str, PairedComparison]] = []
     for variant in study.config.variants:
         reference = study.config.reference_of(variant)
         if reference is None or variant.label not in groups or reference not in groups:
@@ -112,19 +109,8 @@ def compare(study: Study, measured: Sequence[Measured]) -> list[Compared]:
         by_user = over_users(mine, other, seeds[0]) if seeds else None
         if by_user is not None:
             pairs.append((variant.label, reference, "users", "ndcg@10", by_user))
-    return [Compared(*pair, p) for pair, p in zip(pairs, _adjusted(pairs), strict=True)]
-
-
-def _adjusted(pairs: Sequence[Pair]) -> list[float]:
-    """P by Holm, each metric by itself and seeds apart from users: these answer different questions."""
-    families: dict[tuple[str, str], list[int]] = {}
-    for place, (_, _, over, metric, _) in enumerate(pairs):
-        families.setdefault((over, metric), []).append(place)
-    adjusted = [math.nan] * len(pairs)
-    for places in families.values():
-        for place, p in zip(places, holm([pairs[place][-1].p for place in places]), strict=True):
-            adjusted[place] = p
-    return adjusted
+    adjusted = holm_within([(over, metric) for _, _, over, metric, _ in pairs], [result.p for *_, result in pairs])
+    return [Compared(*pair, p) for pair, p in zip(pairs, adjusted, strict=True)]
 
 
 def write_study(study: Study, measured: Sequence[Measured]) -> list[Compared]:
@@ -182,10 +168,9 @@ def _page(study: Study, measured: Sequence[Measured], found: Sequence[Compared],
 
 def command_line(study: Study) -> str:
     """What makes this page again, for a shell; a file that is not in ``configs/studies`` by its absolute path."""
-    path = study.path.absolute()
-    listed = path.parent.resolve() == (study.settings.configs / "studies").resolve()
     pairs = [f"{key}={_override_text(value)}" for key, value in study.overrides.items()]
-    return " ".join(("reelstore study", *map(shlex.quote, (study.name if listed else str(path), *pairs))))
+    called = study.name if study.listed else str(study.path.absolute())
+    return " ".join(("reelstore study", *map(shlex.quote, (called, *pairs))))
 
 
 def _override_text(value: Any) -> str:

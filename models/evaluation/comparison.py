@@ -8,7 +8,7 @@ this trained model win on other users?). The second says nothing about the first
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,6 +105,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.full(len(values), np.nan)
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return [float(value) for value in adjusted]
+
+
+def holm_within(families: Sequence[Hashable], p_values: Sequence[float]) -> list[float]:
+    """:func:`holm` of the p-values of each family by itself; tests that answer different questions are not one family.
+
+    Args:
+        families: The family of each test.
+        p_values: In the same order.
+    """
+    adjusted = [float("nan")] * len(p_values)
+    for family in dict.fromkeys(families):
+        places = [place for place, one in enumerate(families) if one == family]
+        for place, p in zip(places, holm([p_values[place] for place in places]), strict=True):
+            adjusted[place] = p
+    return adjusted
 
 
 def _paired(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

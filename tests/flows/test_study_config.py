@@ -40,6 +40,8 @@ POINTS = {
     "mealrec-sensitivity-npd": 5 * 7,
     "mealrec-sensitivity-tcd": 5 * 7,
     "mealrec-steps": 5,
+    "three-models": 12,
+    "three-models-beauty": 5,
 }
 
 #: Experiments on the papers' own datasets that the files name.
@@ -100,7 +102,8 @@ def test_every_run_of_a_study_of_the_repository_is_read_strictly(path, tmp_path)
     for point in study.config.points:
         for seed in study.config.seeds:
             found = study.experiment(point, seed)
-            assert (found.dataset, found.seed) == ("synthetic", seed)
+            dataset = "amazon-beauty-2014" if path.stem == "three-models-beauty" else "synthetic"
+            assert (found.dataset, found.seed) == (dataset, seed)
     resolved = [str(study.experiment(point, 0)) for point in study.config.points]
     copies = 1 if path.stem == "imecd-weights" else 0  # where both axes cross: the experiment as it is
     assert len(set(resolved)) >= len(resolved) - copies

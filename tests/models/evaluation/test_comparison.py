@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from models.evaluation.comparison import compare_seeds, compare_users, holm
+from models.evaluation.comparison import compare_seeds, compare_users, holm, holm_within
 
 OURS, THEIRS = [0.081, 0.084, 0.080, 0.083, 0.082], [0.079, 0.080, 0.079, 0.081, 0.080]
 
@@ -74,6 +74,13 @@ def test_holm_by_hand():
     """Sorted .01, .03, .04 times 3, 2, 1 give .03, .06, .04; the running maximum makes the last .06."""
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.6, 0.5]) == [1.0, 1.0]
+
+
+def test_holm_within_families_by_hand():
+    """Family a: .01 twice over, .04; family b: .03 alone."""
+    found = holm_within(["a", "b", "a"], [0.04, 0.03, 0.01])
+    assert found == pytest.approx([0.04, 0.03, 0.02])
+    assert holm_within([], []) == []
 
 
 def test_holm_does_not_count_what_was_not_tested():
