@@ -41,7 +41,7 @@ POINTS = {
     "mealrec-sensitivity-tcd": 5 * 7,
     "mealrec-steps": 5,
     "three-models": 12,
-    "three-models-beauty": 5,
+    "three-models-beauty": 4,
 }
 
 #: Experiments on the papers' own datasets that the files name.

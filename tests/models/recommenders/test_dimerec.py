@@ -329,24 +329,6 @@ def test_switches_change_the_scores_and_not_the_weights(switch, value):
     assert (score(other) - score(usual))[:, 1:].abs().max() > 1e-6
 
 
-def test_all_negatives_are_the_softmax_over_the_catalogue():
-    dimerec, one = model(negatives="all"), batch([3, 1, 4], target=[5])
-    answer = torch.randn(1, 8, generator=seeded(1))
-    dimerec.denoiser = Spy(answer)
-    table = dimerec.items.table.detach()[1:]
-    expected = -torch.log_softmax(answer[0] @ table.T, dim=0)[4]
-    torch.testing.assert_close(loss(dimerec, one).parts["ranking"], expected)
-    nearest = max(dimerec.interests(one)[0].detach(), key=lambda g: float(g @ table[4]))
-    expected = -torch.log_softmax(nearest @ table.T, dim=0)[4]
-    torch.testing.assert_close(loss(dimerec, one).parts["guidance"], expected)
-
-
-@pytest.mark.parametrize("negatives", [0, "some"])
-def test_negatives_are_a_number_or_all(negatives):
-    with pytest.raises(ConfigError, match="negatives"):
-        model(negatives=negatives)
-
-
 def test_it_needs_no_feature_table():
     assert required_features(Config()) == ()
 
