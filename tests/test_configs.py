@@ -1,5 +1,6 @@
 """Every configuration file in the repository is read by the class that it is for."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,10 @@ def test_experiment_files_are_named_after_model_and_dataset(path):
 def test_every_encoder_has_a_file_and_every_paper_model_an_experiment():
     assert {path.stem for path in FILES if path.parent.name == "features"} == set(encoders.names())
     assert set(models.names()) <= {path.stem.split("-")[0] for path in FILES if path.parent.name == "experiments"}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "experiments"], ids=ids)
+def test_every_value_of_an_experiment_says_where_it_is_from(path):
+    values = [line for line in path.read_text(encoding="utf-8").splitlines() if re.match(r"\w+ = ", line)]
+    unsaid = [line for line in values if not re.search(r" # .", line) and not re.match(r"(dataset|model) = ", line)]
+    assert unsaid == []
