@@ -34,7 +34,7 @@ def repulsion_loss(
     Returns:
         Scalar; 0 when no row has anything to be pushed from.
     """
-    unit = F.normalize(predictions, dim=1)
+    unit = F.normalize(predictions.float(), dim=1)
     everyone = gather_rows(unit)  # [c, d], the b rows of this process among them
     cosine = unit @ everyone.T / temperature  # [b, c]
     itself = _itself(unit, len(everyone))
@@ -65,7 +65,7 @@ def nt_xent_loss(
     Returns:
         Scalar; ``log(2 b - 1)`` when all similarities are equal, 0 for a row without negatives.
     """
-    pairs = torch.stack((first, second), dim=1)  # [b, 2, d]
+    pairs = torch.stack((first, second), dim=1).float()  # [b, 2, d]
     pairs = F.normalize(pairs, dim=-1) if cosine else pairs
     views, everyone = pairs.flatten(0, 1), gather_rows(pairs).flatten(0, 1)  # [2 b, d], [2 c, d]
     itself = _itself(views, len(everyone))
