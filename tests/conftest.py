@@ -9,3 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def pytest_collection_modifyitems(items):
     """The files of the flows take longest: begun last, one of them would leave the other processes without work."""
     items.sort(key=lambda item: "flows" not in item.path.parts)
+
+
+def pytest_xdist_auto_num_workers():
+    """One process more than there are cores: the tests of the flows wait for servers for half of their time."""
+    return (os.cpu_count() or 1) + 1
