@@ -205,9 +205,9 @@ def _last_fifth(run: FinishedRun, cutoffs: Sequence[int]) -> tuple[dict[str, flo
 
 def _every_position(run: FinishedRun, cutoffs: Sequence[int]) -> tuple[dict[str, float], dict[str, float]]:
     """With the history among the candidates, and without it."""
-    from models.evaluation.ranking import evaluate_every_position
+    from models.evaluation.tails import rank_every_position
 
-    found = evaluate_every_position(
+    found = rank_every_position(
         run.model,
         run.inputs.data,
         "test",

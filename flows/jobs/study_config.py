@@ -226,7 +226,7 @@ class Study:
     @property
     def listed(self) -> bool:
         """Whether the file is one of ``configs/studies``, which are called by their names."""
-        return self.path.absolute().parent.resolve() == (self.settings.configs / "studies").resolve()
+        return self.path.parent.resolve() == (self.settings.configs / "studies").resolve()
 
     @property
     def folder(self) -> Path:
@@ -242,7 +242,7 @@ class Study:
         if others:
             parts.append(_digest(json.dumps(others, sort_keys=True, default=str)))
         if not self.listed:
-            parts.append(_digest(str(self.path.absolute().parent)))
+            parts.append(_digest(str(self.path.parent.resolve())))
         return self.settings.root / "studies" / "--".join(parts)
 
     def experiment(self, point: Point, seed: int) -> ExperimentConfig:

@@ -101,8 +101,9 @@ def _metric_values(group: Group) -> dict[str, list[float]]:
 def _table(family: Family) -> Table:
     effects = {name: _effect(family, group) for name, group in family.variants.items()}
     by_user = {name: _users(family, group) for name, group in family.variants.items()}
-    tests = [(over, one) for over in (effects, by_user) for one in over.values() if one is not None]
-    p_values = holm_within([id(over) for over, _ in tests], [one.p for _, one in tests])
+    columns = {"seeds": effects, "users": by_user}
+    tests = [(over, one) for over, column in columns.items() for one in column.values() if one is not None]
+    p_values = holm_within([over for over, _ in tests], [one.p for _, one in tests])
     adjusted = dict(zip([one for _, one in tests], p_values, strict=True))
     rows = [(*_means(f"{family.paper.name} (complete)", family.full), *[Cell(ABSENT, "number")] * 4)]
     for name, group in family.variants.items():

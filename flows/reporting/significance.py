@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.reporting.runs import CHOSEN, HISTORIES, Group, best_of_each_model, best_on_validation
 from flows.reporting.view import Cell, Table, text
-from models.evaluation.comparison import PairedComparison, compare_seeds, compare_users, holm
+from models.evaluation.comparison import PairedComparison, compare_seeds, compare_users, holm_within
 from models.evaluation.metrics import per_user
 
 BASELINE = "sasrec"
@@ -103,7 +103,8 @@ def over_users(group: Group, baseline: Group, seed: int) -> PairedComparison | N
 
 
 def _comparison_table(found: Sequence[tuple[str, str, str, PairedComparison]]) -> Table:
-    adjusted = holm([result.p for *_, result in found])
+    families = [(label, " users, " in over) for _, over, label, _ in found]
+    adjusted = holm_within(families, [result.p for *_, result in found])
     rows = tuple(
         (
             text(pair),
@@ -124,7 +125,8 @@ def _comparison_table(found: Sequence[tuple[str, str, str, PairedComparison]]) -
         rows=rows,
         note="Over seeds: does the method win again when it is trained again? Student's interval. Over users: does "
         f"this trained model win on other users? Percentile bootstrap, {SAMPLES:,} samples. The second says nothing "
-        f"about the first. Holm's adjustment is over all rows. {ABOUT_NO_SPREAD} {CHOSEN}",
+        f"about the first. Holm's adjustment is over the rows of one metric, seeds apart from users. {ABOUT_NO_SPREAD} "
+        f"{CHOSEN}",
     )
 
 

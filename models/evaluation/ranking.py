@@ -111,9 +111,9 @@ def evaluate(
     Raises:
         SequenceDataError: When no user can be evaluated, or the model knows fewer items than the data.
     """
-    _check_catalogue(model, data)
+    check_catalogue(model, data)
     examples = data.evaluation_examples(split)
-    return _rank(
+    return rank_examples(
         model,
         examples,
         split,
@@ -125,24 +125,13 @@ def evaluate(
     )
 
 
-def evaluate_every_position(
-    model: Recommender, data: SequenceData, split: str, *, max_length: int, batch_size: int = 256, seed: int = 0
-) -> RankTable:
-    """Rank every row of a split that has an earlier one of its user, each after all that precede it.
-
-    A user has several rows in the table. Arguments and errors as for :func:`evaluate`.
-    """
-    _check_catalogue(model, data)
-    examples = data.evaluation_examples(split, every_position=True)
-    return _rank(model, examples, split, max_length=max_length, batch_size=batch_size, seed=seed)
-
-
-def _check_catalogue(model: Recommender, data: SequenceData) -> None:
+def check_catalogue(model: Recommender, data: SequenceData) -> None:
+    """Raise a :class:`SequenceDataError` when the model does not rank the items of the data."""
     if model.n_items != data.n_items:
         raise SequenceDataError(f"the model ranks {model.n_items} items, the data has {data.n_items}")
 
 
-def _rank(
+def rank_examples(
     model: Recommender,
     examples: Examples,
     split: str,
@@ -153,6 +142,7 @@ def _rank(
     progress: ProgressCallback | None = None,
     workers: Workers = ALONE,
 ) -> RankTable:
+    """Rank the target of every example; arguments as for :func:`evaluate`."""
     module = as_module(model)
     device = model_device(module)
     examples, parts = examples.to(device), list[Tensor]()

@@ -1,5 +1,7 @@
 """Users with several targets: the first 80 % of a held-out user's rows are the history, the rest is to be found.
 
+Or every row is, one after the other (:func:`rank_every_position`).
+
 ComiRec's protocol (THUDM/ComiRec at a576eed), on which DimeRec builds: users 8:1:1, and of a test user the first 80 %
 against the rest. DimeRec's own figures obey the bounds of a single target (``models.evaluation.ranking``), so this is
 the other reading, and the one under which ComiRec's published figures can be met.
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from models.errors import SequenceDataError
 from models.evaluation.mode import eval_mode, model_device
-from models.evaluation.ranking import as_module
+from models.evaluation.ranking import RankTable, as_module, check_catalogue, rank_examples
 from models.interface import Recommender
 from models.sequences.dataset import SPLITS, Examples, SequenceData
 from models.sequences.seeding import Stream, stream_generator
@@ -81,8 +83,41 @@ def tail_metrics(
     return _metrics(torch.cat(hits).double().numpy(), torch.cat(targets).numpy(), ks)
 
 
+def rank_every_position(
+    model: Recommender, data: SequenceData, split: str, *, max_length: int, batch_size: int = 256, seed: int = 0
+) -> RankTable:
+    """Rank every row of the held-out users of a split that has an earlier one, each after all that precede it.
+
+    A user has several rows in the table. Arguments as for :func:`tail_metrics`.
+
+    Raises:
+        SequenceDataError: When users of the split have rows in another one, no user has two rows, or the model knows
+            fewer items than the data.
+    """
+    check_catalogue(model, data)
+    _held_out(data, split)
+    examples = data.evaluation_examples(split, every_position=True)
+    return rank_examples(model, examples, split, max_length=max_length, batch_size=batch_size, seed=seed)
+
+
 def _cut(data: SequenceData, split: str) -> tuple[Examples, NDArray[np.int64]]:
     """The histories of the users of a split, and int64 ``[u]``, the row after each one's last target."""
+    held_out = _held_out(data, split)
+    first, after = data.offsets[:-1], data.offsets[1:]
+    end = first + (SHARE * (after - first)).astype(np.int64)
+    usable = held_out & (end > first) & (end < after)
+    if not usable.any():
+        raise SequenceDataError(f"no user of split {split!r} has a history and a target")
+    user, first, end = (torch.from_numpy(column[usable]) for column in (data.users, first, end))
+    return Examples(torch.from_numpy(data.items), user, first, end), after[usable]
+
+
+def _held_out(data: SequenceData, split: str) -> NDArray[np.bool_]:
+    """Whether each user belongs to the split; all their rows must.
+
+    Raises:
+        SequenceDataError: When users have rows in the split and in another one.
+    """
     if split not in SPLITS[1:]:
         raise SequenceDataError(f"split: expected 'valid' or 'test', got {split!r}")
     first, after = data.offsets[:-1], data.offsets[1:]
@@ -94,12 +129,7 @@ def _cut(data: SequenceData, split: str) -> tuple[Examples, NDArray[np.int64]]:
             f"{mixed} users have rows in split {split!r} and rows in another, so that targets would be rows of the "
             f"training; prepare the dataset with split=user_811, which holds whole users out"
         )
-    end = first + (SHARE * (after - first)).astype(np.int64)
-    usable = (held_out > 0) & (end > first) & (end < after)
-    if not usable.any():
-        raise SequenceDataError(f"no user of split {split!r} has a history and a target")
-    user, first, end = (torch.from_numpy(column[usable]) for column in (data.users, first, end))
-    return Examples(torch.from_numpy(data.items), user, first, end), after[usable]
+    return held_out > 0
 
 
 def _tails(items: NDArray[np.int64], start: NDArray[np.int64], stop: NDArray[np.int64]) -> Tensor:

@@ -153,6 +153,7 @@ def code_means(
         float32 ``[z, l, d]``, and bool ``[z, l]``, True where there was an item to count; the mean is 0 elsewhere.
     """
     choice = F.one_hot(chosen, codes).float()  # [b, z]
-    counts = group.total(torch.einsum("bz,bl->zl", choice, mask.float()))
-    sums = group.total(torch.einsum("bz,bld->zld", choice, (sequence * mask.unsqueeze(-1)).float()))
+    with torch.autocast(sequence.device.type, enabled=False):  # bfloat16 cannot count beyond 256
+        counts = group.total(torch.einsum("bz,bl->zl", choice, mask.float()))
+        sums = group.total(torch.einsum("bz,bld->zld", choice, (sequence * mask.unsqueeze(-1)).float()))
     return sums / counts.clamp(min=1).unsqueeze(-1), counts > 0

@@ -36,7 +36,7 @@ def repulsion_loss(
     """
     unit = F.normalize(predictions.float(), dim=1)
     everyone = gather_rows(unit)  # [c, d], the b rows of this process among them
-    cosine = unit @ everyone.T / temperature  # [b, c]
+    cosine = _products(unit, everyone) / temperature  # [b, c]
     itself = _itself(unit, len(everyone))
     left_out = itself if exclude_self else torch.zeros_like(itself)
     if same is not None:
@@ -74,8 +74,14 @@ def nt_xent_loss(
     if same is not None:
         labels = workers().gather(same).repeat_interleave(2)
         left_out = left_out | ((labels == same.repeat_interleave(2).unsqueeze(1)) & ~partner)
-    logits = views @ everyone.T / temperature
+    logits = _products(views, everyone) / temperature
     return F.cross_entropy(logits.masked_fill(left_out, float("-inf")), partner.int().argmax(dim=1))
+
+
+def _products(rows: Tensor, everyone: Tensor) -> Tensor:
+    """Inner products ``[r, c]`` in float32, under autocast too: the temperature would magnify what bfloat16 drops."""
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows @ everyone.T
 
 
 def _itself(rows: Tensor, columns: int) -> Tensor:

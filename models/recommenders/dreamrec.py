@@ -79,7 +79,7 @@ class DreamRec(nn.Module):
         self.encoder = encoder
         self.schedule = NoiseSchedule.named(config.schedule, config.steps)
         hidden = None if config.denoiser == "mlp1" else 2 * config.d
-        self.denoiser = MlpDenoiser(config.d, condition=config.d, hidden=hidden, steps=config.steps)
+        self.mlp = MlpDenoiser(config.d, condition=config.d, hidden=hidden, steps=config.steps)
         self.none = nn.Parameter(torch.empty(config.d).normal_())
 
     def training_loss(self, batch: SequenceBatch, *, generator: torch.Generator) -> LossTerms:
@@ -90,7 +90,7 @@ class DreamRec(nn.Module):
         guidance = torch.where(drawn < self.config.p, self.none, guidance)
         t = self.schedule.random_steps(len(batch), generator=generator)
         x_t = q_sample(self.schedule, x_0, t, randn_like(x_0, generator=generator))
-        return LossTerms(F.mse_loss(self.denoiser(x_t, t, guidance), x_0))
+        return LossTerms(F.mse_loss(self.mlp(x_t, t, guidance), x_0))
 
     def score(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """float32 ``[b, n + 1]``: inner products of the generated vector with all items."""
@@ -110,8 +110,8 @@ class DreamRec(nn.Module):
         nothing = self.none.expand_as(guidance)
         return samplers.ancestral(
             samplers.guided(
-                lambda x, t: self.denoiser(x, t, guidance),
-                lambda x, t: self.denoiser(x, t, nothing),
+                lambda x, t: self.mlp(x, t, guidance),
+                lambda x, t: self.mlp(x, t, nothing),
                 strength=self.config.w,
             ),
             self.schedule,

@@ -222,10 +222,11 @@ def test_cut_offs_begin_at_one(lab, run_id, capsys):
 
 
 def test_tails_need_users_who_are_held_out_whole(lab, run_id, capsys):
-    code, payload, _ = command(lab, capsys, "tails", run_id, "-k", "5")
-    assert code == 2
-    assert "25 users have rows in split 'test' and rows in another" in payload["error"]
-    assert "prepare the dataset with split=user_811" in payload["error"]
+    for words in ([], ["--every-position"]):
+        code, payload, _ = command(lab, capsys, "tails", run_id, "-k", "5", *words)
+        assert code == 2
+        assert "25 users have rows in split 'test' and rows in another" in payload["error"]
+        assert "prepare the dataset with split=user_811" in payload["error"]
 
 
 @pytest.mark.parametrize(

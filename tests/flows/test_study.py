@@ -331,4 +331,6 @@ def test_a_file_from_elsewhere_writes_beside_a_study_of_its_name(settings, tmp_p
     copy.write_text(case.BARS, encoding="utf-8")
     mine = find_study(settings, str(copy), {})
     assert re.fullmatch(r"bars--[0-9a-f]{8}", mine.folder.name)
+    (tmp_path / "other").mkdir()
+    assert find_study(settings, str(tmp_path / "other" / ".." / "mine" / "bars.toml"), {}).folder == mine.folder
     assert find_study(settings, str(settings.configs / "studies" / "bars.toml"), {}).folder.name == "bars"

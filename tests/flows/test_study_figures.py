@@ -11,7 +11,7 @@ import pytest
 from flows.commands.study import study as study_command
 from flows.jobs.study import Measured
 from flows.jobs.study_config import StudyConfig
-from flows.reporting import study_figures
+from flows.reporting import charts, study_figures
 from flows.reporting.plots import COLOURS
 
 _spec = importlib.util.spec_from_file_location("study_case", Path(__file__).with_name("study_case.py"))
@@ -91,3 +91,12 @@ def test_a_line_breaks_where_a_point_failed(failed, strokes):
     svg = base64.b64decode(picture.uri.partition(",")[2]).decode()
     lines = re.findall(rf'<path d="([^"]*)"[^>]*style="fill: none; stroke: {COLOURS[0].lower()}; stroke-width', svg)
     assert [re.sub(r"[^ML]", "", line) for line in lines] == strokes
+
+
+def test_a_line_of_the_report_breaks_where_a_value_is_missing():
+    """Of five values the third has no run: two strokes, M L and M L."""
+    points = {"test HR@10": [[0.1], [0.2], [], [0.4], [0.5]]}
+    picture = charts.sweep_lines(charts.Setting("d", tuple("12345")), points, joined=True, caption="by hand")
+    svg = base64.b64decode(picture.uri.partition(",")[2]).decode()
+    lines = re.findall(rf'<path d="([^"]*)"[^>]*style="fill: none; stroke: {COLOURS[0].lower()}; stroke-width', svg)
+    assert [re.sub(r"[^ML]", "", line) for line in lines] == ["MLML"]

@@ -52,6 +52,16 @@ def test_padding_does_not_shrink_the_means():
     assert found.all()
 
 
+def test_means_are_counted_in_float32_under_autocast():
+    """A thousand rows, of which the first 700 hold 3 and the others 4."""
+    sequence = torch.full((1000, LENGTH, WIDTH), 3.0)
+    sequence[700:] = 4.0
+    with torch.autocast("cpu", torch.bfloat16):
+        means, _ = code_means(sequence, torch.ones(1000, LENGTH, dtype=torch.bool), torch.zeros(1000).long(), 1)
+    assert means.dtype == torch.float32
+    torch.testing.assert_close(means, torch.full_like(means, 3.3))
+
+
 @pytest.mark.parametrize(("mode", "kept"), [("ema", 0.9), ("batch_mean", 0.0)])
 def test_an_update_keeps_a_share_of_the_old_code(mode, kept):
     codebook = book(mode, decay=0.9)

@@ -85,6 +85,16 @@ def test_agreement_is_the_written_sum(cosine):
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_rows_are_compared_in_float32_under_autocast():
+    x = vectors()
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses = repulsion_loss(x, temperature=0.07), nt_xent_loss(x, x.flip(1), temperature=0.07)
+        found.append([loss.item() for loss in losses])
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+
+
 def test_equal_views_agree_with_all_others_alike():
     assert nt_xent_loss(torch.ones(8, 4), torch.ones(8, 4)).item() == pytest.approx(math.log(15))
 

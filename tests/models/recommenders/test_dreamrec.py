@@ -41,7 +41,7 @@ def test_the_error_by_hand():
     """Mean over batch and width of (x_0 - f)^2; f sees q(x_t | x_0)."""
     dreamrec, one = model(), batch()
     answer = torch.randn(5, D, generator=seeded(1))
-    dreamrec.denoiser = spy = Spy(lambda _: answer)
+    dreamrec.mlp = spy = Spy(lambda _: answer)
     total = dreamrec.training_loss(one, generator=seeded(2)).total
     x_0 = dreamrec.encoder.items.table.detach()[one.target]
     assert total.item() == pytest.approx(float(((x_0 - answer) ** 2).sum() / (5 * D)), rel=1e-5)
@@ -58,7 +58,7 @@ def test_the_error_by_hand():
 def test_the_guidance_formula(w):
     """(1 + w) f(c) - w f(none); the last step returns the estimate itself."""
     dreamrec, one = model(w=w), batch()
-    dreamrec.denoiser = spy = Spy(lambda guidance: 3.0 * guidance)
+    dreamrec.mlp = spy = Spy(lambda guidance: 3.0 * guidance)
     with torch.no_grad():
         guidance, none = dreamrec.guidance(one), dreamrec.none
         expected = (1.0 + w) * 3.0 * guidance - w * 3.0 * none
@@ -69,12 +69,12 @@ def test_the_guidance_formula(w):
 def test_the_share_p_of_the_histories_is_hidden_in_training_and_none_in_serving():
     dreamrec, hidden, rows = model(p=0.25), 0, 0
     for seed in range(200):
-        dreamrec.denoiser = spy = Spy(lambda guidance: guidance)
+        dreamrec.mlp = spy = Spy(lambda guidance: guidance)
         dreamrec.training_loss(batch(), generator=seeded(seed))
         hidden += int((spy.seen[0][2] == dreamrec.none).all(dim=1).sum())
         rows += 5
     assert abs(hidden - 0.25 * rows) < 4 * (rows * 0.25 * 0.75) ** 0.5
-    dreamrec.denoiser = spy = Spy(lambda guidance: guidance)
+    dreamrec.mlp = spy = Spy(lambda guidance: guidance)
     generated(dreamrec)
     for _, _, guidance in spy.seen[::2]:
         torch.testing.assert_close(guidance, dreamrec.guidance(batch()))
@@ -92,7 +92,7 @@ def test_schedules_in_numbers(schedule, steps, last):
     ("denoiser", "size"), [("mlp1", 3 * D * D + D), ("mlp2", (6 * D * D + 2 * D) + (2 * D * D + D))]
 )
 def test_the_denoiser_is_one_linear_map_or_two(denoiser, size):
-    network = model(denoiser=denoiser).denoiser
+    network = model(denoiser=denoiser).mlp
     assert sum(value.numel() for value in network.layers.parameters()) == size
     x, c, t = (torch.randn(2, D, generator=seeded(seed)) for seed in range(3)), None, torch.tensor([0, 5])
     first, second, c = x

@@ -109,7 +109,8 @@ def between_rows(rank, world):
     chosen = torch.tensor([0, 2, 2, 0, 1, 2, 0])
     for _ in range(2):  # the second revives code 3 from a row of the first process
         book.update(sequence[rank::world], mask[rank::world], chosen[rank::world], generator=generator)
-    return [gradient.tolist() for gradient in found], book.codes.tolist(), book.filled.tolist()
+    seeds = (sequence * mask.unsqueeze(-1))[::2].tolist()  # what the first of two processes may revive a code from
+    return [gradient.tolist() for gradient in found], book.codes.tolist(), book.filled.tolist(), seeds
 
 
 def main(folder):
@@ -126,7 +127,7 @@ def main(folder):
     except TrainingError as error:
         message = str(error)
     gradient = contrastive_gradient(group.rank, group.world)
-    between, codes, filled = between_rows(group.rank, group.world)
+    between, codes, filled, _ = between_rows(group.rank, group.world)
     ragged = group.gather(torch.arange(2 * group.rank + 1))
     (folder / f"seen_by_{group.rank}.json").write_text(
         json.dumps(
