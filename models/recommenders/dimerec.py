@@ -22,6 +22,9 @@ What the paper leaves open, and deviations:
   about.
 - The estimate stays raw in the losses; states of the reverse process are normalised (Algorithm 2). Item vectors are
   raw in eq. 19, 22 and in serving (``score_norm`` uses unit vectors and a temperature of 0.07).
+- ``train_unroll`` is ours: eq. 22 asks for the target's rank under the estimate from a noisy target, which may be read
+  off it; serving starts from noise. The switch takes eq. 22 of the vector that Algorithm 2 generates from noise, with
+  the gradient through all its steps.
 - t is uniform in 1..T; 10 negatives per target, uniform over the items outside the visible history and the target.
 - Serving scores every item by the inner product; ``query`` and ``item_vectors`` are what a search of an index needs.
 - Sizes of the MLP and the noise schedule are not given.
@@ -31,6 +34,8 @@ Shape legend: b batch, l sequence length, d width, k interests, n items.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from itertools import islice
 from typing import Literal
 
@@ -43,7 +48,7 @@ from models.config import StrictModel
 from models.diffusion.gaussian import q_sample, randn_like
 from models.diffusion.geodesic import WalkMode, angle, normalise, random_walk
 from models.diffusion.noise_schedule import NoiseSchedule
-from models.diffusion.samplers import ReverseNoise, ancestral_states
+from models.diffusion.samplers import Denoise, ReverseNoise, ancestral_states
 from models.diffusion.schedules import ScheduleName
 from models.errors import ConfigError
 from models.interface import FeatureTables, LossTerms, TopK
@@ -89,6 +94,7 @@ class Config(StrictModel):
     schedule: ScheduleName = "linear"  # DDPM's, not rescaled
     lambda_recon: float = Field(default=0.1, ge=0.0)  # [P] Table 7
     mu_ssm: float = Field(default=1.0, ge=0.0)  # [P] Table 8: 1 on YooChoose and KuaiRec, 10 on ML-10M
+    train_unroll: bool = False  # ours: L_ssm of what Algorithm 2 generates, not of the estimate from one noisy target
     use_gem_loss: bool = True
     use_recon: bool = True
     use_ssm: bool = True
@@ -176,12 +182,13 @@ class DimeRec(nn.Module):
             best = nearest_interest(self._scored(interests), self._scored(target))  # eq. 18
             parts["guidance"] = self._ranking_loss(best, batch.target, negatives)  # eq. 19
         x_0, x_t, t = self._noised(target.detach() if config.detach_target else target, generator)
-        guidance = interests.flatten(1)
-        estimate = self.denoiser(x_t, t, guidance.detach() if config.detach_guidance else guidance)  # eq. 20
+        guidance = (interests.detach() if config.detach_guidance else interests).flatten(1)
+        estimate = self.denoiser(x_t, t, guidance)  # eq. 20
         if config.use_recon:
             parts["reconstruction"] = config.lambda_recon * F.mse_loss(estimate, x_0, reduction="none").sum(-1).mean()
         if config.use_ssm:
-            parts["ranking"] = config.mu_ssm * self._ranking_loss(estimate, batch.target, negatives)  # eq. 22
+            ranked = self._generated(guidance, generator) if config.train_unroll else estimate
+            parts["ranking"] = config.mu_ssm * self._ranking_loss(ranked, batch.target, negatives)  # eq. 22
         total = torch.stack(list(parts.values())).sum()
         return LossTerms(total=total, parts={name: part.detach() for name, part in parts.items()})
 
@@ -237,19 +244,34 @@ class DimeRec(nn.Module):
 
     def user_vectors(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """e_u, float ``[b, d]``: Algorithm 2, stopped after ``infer_steps`` when that is set."""
-        config, interests = self.config, self.interests(batch)
-        spherical = config.grw != "euclidean"
-        start = randn_like(interests[:, 0], generator=generator, shared=True)
-        states = ancestral_states(
-            lambda x, t: self.denoiser(x, t, interests.flatten(1)),
+        guidance = self.interests(batch).flatten(1)
+        states = self._states(lambda x, t: self.denoiser(x, t, guidance), guidance, generator, shared=True)
+        return list(islice(states, self.config.infer_steps))[-1]
+
+    def _states(self, denoise: Denoise, like: Tensor, generator: torch.Generator, *, shared: bool) -> Iterator[Tensor]:
+        """Algorithm 2 from noise, for as many rows as ``like``; ``shared``: one draw serves all of them."""
+        spherical = self.config.grw != "euclidean"
+        start = randn_like(like[:, : self.config.d], generator=generator, shared=shared)
+        return ancestral_states(
+            denoise,
             self.schedule,
-            normalise(start) if spherical and config.normalise_start else start,
+            normalise(start) if spherical and self.config.normalise_start else start,
             generator=generator,
-            noise=config.rev_noise,
+            noise=self.config.rev_noise,
             project=normalise if spherical else None,
-            shared=True,
+            shared=shared,
         )
-        return list(islice(states, config.infer_steps))[-1]
+
+    def _generated(self, guidance: Tensor, generator: torch.Generator) -> Tensor:
+        """The last estimate of Algorithm 2, float ``[b, d]``: the direction that serving ends with, with its length."""
+        estimates: list[Tensor] = []
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            estimates[:] = [self.denoiser(x_t, t, guidance)]
+            return estimates[0]
+
+        deque(self._states(denoise, guidance, generator, shared=False), maxlen=0)
+        return estimates[0]
 
     def _noised(self, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """x_0, x_t and t (Algorithm 1, lines 4-7)."""

@@ -211,6 +211,48 @@ def test_permuting_the_interests_changes_no_guidance_loss():
     torch.testing.assert_close(loss(dimerec).parts["guidance"], before)
 
 
+def test_an_unrolled_training_ranks_what_serving_generates():
+    """For one row and the same draws: eq. 22 of the vector whose direction serving ends with."""
+    dimerec, one = model(train_unroll=True, use_gem_loss=False, use_recon=False), batch([3, 1, 4], target=[5])
+    states = []
+
+    class Last(nn.Module):
+        def __init__(self, denoiser):
+            super().__init__()
+            self.inner = denoiser
+
+        def forward(self, x_t, t, guidance):
+            states.append(self.inner(x_t, t, guidance))
+            return states[-1]
+
+    dimerec.denoiser = Last(dimerec.denoiser)
+    total = loss(dimerec, one).total
+    assert len(states) == 1 + 5  # eq. 20 once, Algorithm 2 in five steps
+    ranked = states[-1].detach()
+    exclude = torch.tensor([[3, 1, 4, 5]])
+    negatives = unseen_negatives(exclude, 10, n_items=N_ITEMS, generator=seeded())
+    expected = sampled_softmax_loss(ranked, dimerec.items.table.detach(), one.target, negatives)
+    torch.testing.assert_close(total.detach(), expected)
+    draws = seeded()  # those of the loss up to Algorithm 2
+    unseen_negatives(exclude, 10, n_items=N_ITEMS, generator=draws)
+    dimerec._noised(dimerec.items(one.target), draws)
+    with torch.no_grad():
+        served = dimerec.user_vectors(one, generator=draws)
+    torch.testing.assert_close(served, ranked / ranked.norm())
+    total.backward()
+    assert gradient_size(dimerec.denoiser) > 0.0
+    assert gradient_size(dimerec.guidance) > 0.0
+
+
+def test_an_unrolled_training_draws_a_start_for_every_row():
+    dimerec = model(train_unroll=True)
+    dimerec.denoiser = Spy(torch.zeros(3, 8))
+    loss(dimerec, batch(*[[3, 1, 4]] * 3, target=[5, 5, 5]))
+    start = dimerec.denoiser.seen[1][0]
+    assert len({tuple(row) for row in start.tolist()}) == 3
+    torch.testing.assert_close(start.norm(dim=1), torch.ones(3))
+
+
 def test_the_guidance_loss_leaves_the_denoiser_alone():
     dimerec = model(use_recon=False, use_ssm=False)
     loss(dimerec).total.backward()
@@ -307,6 +349,7 @@ def test_switches_change_the_size(changes, difference):
         ("schedule", "cosine"),
         ("steps", 9),
         ("encoder", "transformer"),
+        ("train_unroll", True),
         ("gem", "dr"),
         ("gem", "rule"),
         ("gem", "mlp"),
