@@ -22,6 +22,10 @@ OUTLIER_DEVIATIONS = 6.0
 #: Median absolute deviation times this estimates the standard deviation of a normal distribution.
 MAD_TO_DEVIATION = 1.4826
 
+#: Part of the median within which norms count as equal: what float16, the coarsest stored type, rounds a number by.
+#: An encoder that ends in a normalisation gives all vectors one norm, and what is left of the spread is rounding.
+NORM_ROUNDING = 2.0**-10
+
 
 class Vectors(Protocol):
     """What is measured; :class:`feature_store.rows.StoredRows` of the column ``embedding`` is one."""
@@ -162,9 +166,10 @@ def measure(
 
 def _norm_outliers(norms: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Rows ``[n]`` far from the median; none where the median deviation is 0, for then there is no scale."""
-    distance = np.abs(norms - np.median(norms))
+    median = float(np.median(norms))
+    distance = np.abs(norms - median)
     mad = float(np.median(distance))
-    return (distance > OUTLIER_DEVIATIONS * MAD_TO_DEVIATION * mad) & (mad > 0)
+    return (distance > max(OUTLIER_DEVIATIONS * MAD_TO_DEVIATION * mad, NORM_ROUNDING * median)) & (mad > 0)
 
 
 def _figures(

@@ -68,8 +68,8 @@ class Quality(BaseModel):
         norm_mad: Median absolute deviation of the norms from their median.
         norm_min: Smallest norm.
         norm_max: Largest norm.
-        norm_outliers: Rows whose norm is more than 6 robust standard deviations (1.4826 · MAD) from the median;
-            where the MAD is 0 there is no scale to judge by, and the count is 0.
+        norm_outliers: Rows whose norm is more than 6 robust standard deviations (1.4826 · MAD), and more than 0.1 % of
+            the median, from the median; where the MAD is 0 there is no scale to judge by, and the count is 0.
         duplicate_vectors: Rows whose vector, bit by bit, an earlier row has.
         suspicious_duplicates: Of these, rows whose content differs from the first row with that vector.
         constant_dims: Dimensions with the same number in every row (0 where there is but one row).

@@ -197,7 +197,7 @@ def _quality(snapshot: Snapshot) -> Table:
         caption="Quality of the column embedding over all live rows.",
         header=("norm: median", "norm: MAD", "norm: range", *suspicious),
         rows=(figures,),
-        note="MAD: median absolute deviation. Outlier: a norm more than 6 · 1.4826 · MAD from the median.",
+        note="MAD: median absolute deviation. Outlier: a norm more than 6 · 1.4826 · MAD, and 0.1 %, from the median.",
     )
 
 

@@ -58,6 +58,14 @@ def test_norm_outliers_are_beyond_six_robust_deviations():
         assert measured.quality.norm_outliers == len(expected)
 
 
+def test_norms_that_differ_by_rounding_alone_have_no_outliers():
+    """After a normalisation all norms are 8 but for rounding: deviations 0, 1, 1 and 9 times 1e-6, MAD 1e-6."""
+    norms = [[8.0], [8.0 + 1e-6], [8.0 - 1e-6], [8.0 + 9e-6], [8.0 - 1e-6]]
+    assert measure(Table(np.array(norms, np.float64)), catalogue_size=5, present=5).findings.norm_outliers == []
+    norms[3] = [8.01]
+    assert measure(Table(np.array(norms, np.float64)), catalogue_size=5, present=5).findings.norm_outliers == ["i3"]
+
+
 def test_the_norm_of_large_float16_vectors_does_not_overflow():
     figures = measure(Table(np.full((1, 4), 60_000, np.float16)), catalogue_size=0, present=0).quality
     assert figures.norm_max == pytest.approx(2 * float(np.float16(60_000)))
