@@ -88,7 +88,7 @@ class SequenceCodebook(nn.Module):
             means, found = code_means(sequence, mask, chosen, len(codes))
             return torch.where(found.unsqueeze(-1), means, codes)[chosen] * mask.unsqueeze(-1)
         if self.training and not bool(self.started):
-            self._restart(sequence, mask, torch.ones_like(self.started).expand(len(self.codes)), generator)
+            self._restart(sequence, mask, torch.ones_like(self.idle, dtype=torch.bool), generator)
             self.started.fill_(value=True)
         if not self.training:
             return self.codes[logits.argmax(dim=1)] * mask.unsqueeze(-1)
