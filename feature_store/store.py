@@ -85,7 +85,7 @@ class FeatureStore:
         if not _is_store(folder):
             if not create:
                 raise StoreNotFoundError(_not_found(folder))
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if folder.exists() and not (folder.is_dir() and _is_empty(folder)):
                 raise StoreNotFoundError(
                     f"{folder} is not a feature store and not empty; a new store needs its own folder"
                 )
@@ -359,6 +359,11 @@ def list_stores(stores_root: str | Path) -> list[tuple[str, FeatureStore]]:
 
 def _is_store(folder: Path) -> bool:
     return (folder / MANIFESTS).is_dir() or (folder / SHARDS).is_dir()
+
+
+def _is_empty(folder: Path) -> bool:
+    """Nothing in it but what another process, creating the same store at this moment, may have made already."""
+    return all(entry.name in _FOLDERS for entry in folder.iterdir())
 
 
 def _name(parts: Sequence[str]) -> str:

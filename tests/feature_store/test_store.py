@@ -15,6 +15,7 @@ from feature_store import (
     UnknownVersionError,
     list_stores,
 )
+from feature_store import store as store_module
 
 CONTENTS = {f"i{number}": f"text {number}" for number in range(8)}
 
@@ -235,6 +236,21 @@ def test_a_path_without_store_names_what_is_near_and_the_command(store, tmp_path
     (empty / "letter.txt").write_text("dear")
     with pytest.raises(StoreNotFoundError, match="not empty; a new store needs its own folder"):
         FeatureStore.open(empty, create=True)
+
+
+def test_a_store_that_another_process_creates_at_this_moment_is_opened(monkeypatch, tmp_path):
+    """The other process makes its folders between the question whether a store is there and making them."""
+    folder = tmp_path / "stores" / "tiny" / "toy"
+    looked = store_module._is_store
+
+    def looked_before_the_other(path):
+        found = looked(path)
+        monkeypatch.undo()
+        FeatureStore.open(path, create=True)
+        return found
+
+    monkeypatch.setattr(store_module, "_is_store", looked_before_the_other)
+    assert FeatureStore.open(folder, create=True).versions() == []
 
 
 def test_urls(store, root):
