@@ -41,7 +41,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from models.config import StrictModel
@@ -53,7 +53,7 @@ from models.diffusion.schedules import ScheduleName
 from models.errors import ConfigError
 from models.interface import FeatureTables, LossTerms, TopK
 from models.modules.item_embedding import ItemEmbedding
-from models.modules.losses import sampled_softmax_loss
+from models.modules.losses import full_softmax_loss, sampled_softmax_loss
 from models.modules.mlp_denoiser import MlpDenoiser
 from models.modules.multi_interest import (
     DynamicRouting,
@@ -87,7 +87,7 @@ class Config(StrictModel):
     inner: int = Field(default=256, ge=1)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # ours, in the transformer
     embedding_std: float = Field(default=0.1, gt=0.0)  # ours
-    negatives: int = Field(default=10, ge=1)  # [P]
+    negatives: PositiveInt | Literal["all"] = 10  # [P]; all: every item of the catalogue, SASRec's usual loss
     hidden: int = Field(default=256, ge=1)  # 4 d, as in the attention of eq. 16
     denoiser_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)  # ours, in the MLP of eq. 20
     steps: int = Field(default=20, ge=2)  # [P] Table 5
@@ -175,8 +175,7 @@ class DimeRec(nn.Module):
         """Eq. 23: L_gem + lambda * L_recon + mu * L_ssm, parts already weighted."""
         config = self.config
         interests, target = self.interests(batch), self.items(batch.target)
-        exclude = torch.cat((batch.item_ids, batch.target.unsqueeze(1)), dim=1)
-        negatives = unseen_negatives(exclude, config.negatives, n_items=self.n_items, generator=generator)
+        negatives = self._negatives(batch, generator)
         parts: dict[str, Tensor] = {}
         if config.use_gem_loss:
             best = nearest_interest(self._scored(interests), self._scored(target))  # eq. 18
@@ -284,9 +283,19 @@ class DimeRec(nn.Module):
     def _scored(self, vectors: Tensor) -> Tensor:
         return normalise(vectors) if self.config.score_norm else vectors
 
-    def _ranking_loss(self, vectors: Tensor, target: Tensor, negatives: Tensor) -> Tensor:
+    def _negatives(self, batch: SequenceBatch, generator: torch.Generator) -> Tensor | None:
+        """int64 ``[b, k]``, the same for both losses; None for the whole catalogue."""
+        if self.config.negatives == "all":
+            return None
+        exclude = torch.cat((batch.item_ids, batch.target.unsqueeze(1)), dim=1)
+        return unseen_negatives(exclude, self.config.negatives, n_items=self.n_items, generator=generator)
+
+    def _ranking_loss(self, vectors: Tensor, target: Tensor, negatives: Tensor | None) -> Tensor:
         scale = 1.0 / UNIT_TEMPERATURE if self.config.score_norm else 1.0
-        return sampled_softmax_loss(scale * self._scored(vectors), self._scored(self.items.table), target, negatives)
+        h, table = scale * self._scored(vectors), self._scored(self.items.table)
+        if negatives is None:
+            return full_softmax_loss(h, table, target)
+        return sampled_softmax_loss(h, table, target, negatives)
 
 
 def required_features(config: Config) -> tuple[str, ...]:

@@ -222,11 +222,12 @@ class Imecd(nn.Module):
         """p_u by modality, each float ``[b, d]``: the reverse process from noise (eq. 16-18)."""
         tables = self.catalogue()
         item_ids, mask = self._window(batch)
-        found: dict[str, Tensor] = {}
-        for name in self.config.modalities:
-            guidance = self._guidance(name, F.embedding(item_ids, tables[name]), mask, generator)
-            found[name] = self._reverse(name, *guidance, generator)
-        return found
+        guidance = {
+            name: self._guidance(name, F.embedding(item_ids, tables[name]), mask, generator)
+            for name in self.config.modalities
+        }
+        generated = self._reverse(guidance, generator)  # [b, m, d]
+        return dict(zip(self.config.modalities, generated.unbind(dim=1), strict=True))
 
     def sensitivity(self, batch: SequenceBatch, *, generator: torch.Generator) -> dict[str, float]:
         """How much a denoiser listens to x_t, by modality: ``|f(x_t + h) - f(x_t)| / |h|`` for a random small h."""
@@ -275,11 +276,16 @@ class Imecd(nn.Module):
         """Concatenated in one order, so that one inner product is the sum of the modalities' inner products."""
         return torch.cat([parts[name] for name in self.config.modalities], dim=-1)
 
-    def _reverse(self, name: str, sequence: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        start = randn_like(sequence[:, -1], generator=generator, shared=True)
+    def _reverse(self, guidance: Mapping[str, tuple[Tensor, Tensor]], generator: torch.Generator) -> Tensor:
+        """One walk for all users and modalities, float ``[b, m, d]``; every denoiser has its own share of the state."""
+        last = [sequence[:, -1] for sequence, _ in guidance.values()]
+        start = randn_like(torch.stack(last, dim=1), generator=generator, shared=True)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.denoisers[name](x_t, t, sequence, mask, generator=generator)
+            states = zip(guidance.items(), x_t.unbind(dim=1), strict=True)
+            return torch.stack(
+                [self.denoisers[name](x, t, *on, generator=generator) for (name, on), x in states], dim=1
+            )
 
         if self.config.sampler == "one_step":
             return samplers.one_step(denoise, self.schedule, start)

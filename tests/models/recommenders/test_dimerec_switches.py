@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from dimerec_cases import N_ITEMS, gradient_size, loss, model, score
+import torch.nn.functional as F
+from dimerec_cases import N_ITEMS, Spy, gradient_size, loss, model, score
 from histories import batch, seeded
 
 from models.diffusion.geodesic import angle
@@ -61,6 +62,7 @@ def test_switches_change_the_size(changes, difference):
         ("grw", "euclidean"),
         ("score_norm", True),
         ("negatives", 5),
+        ("negatives", "all"),
         ("schedule", "cosine"),
         ("steps", 9),
         ("encoder", "transformer"),
@@ -108,6 +110,25 @@ def test_negatives_are_ten_per_row_and_never_in_the_history_or_the_target(monkey
     for row in range(5):
         forbidden = {0, *one.item_ids[row].tolist(), int(one.target[row])}
         assert set(drawn[row].tolist()) == set(range(N_ITEMS + 1)) - forbidden
+
+
+@pytest.mark.parametrize("score_norm", [False, True])
+def test_the_whole_catalogue_can_be_the_negatives(score_norm):
+    """Eq. 19 and 22 over items 1 to 12, history included, padding not."""
+    dimerec, one = model(negatives="all", score_norm=score_norm, gem="sasrec", mu_ssm=3.0), batch()
+    dimerec.denoiser = Spy(torch.randn(5, 8, generator=seeded(1)))
+    parts = loss(dimerec, one).parts
+    items = dimerec.items.table.detach()[1:]
+    for name, weight, vectors in (
+        ("guidance", 1.0, dimerec.interests(one)[:, 0].detach()),
+        ("ranking", 3.0, dimerec.denoiser.answer),
+    ):
+        if score_norm:
+            logits = F.normalize(vectors, dim=1) @ F.normalize(items, dim=1).T / UNIT_TEMPERATURE
+        else:
+            logits = vectors @ items.T
+        expected = -logits.log_softmax(dim=1).gather(1, one.target.unsqueeze(1) - 1).mean()
+        assert parts[name].item() == pytest.approx(weight * expected.item(), rel=1e-5)
 
 
 def test_without_a_temperature_unit_vectors_cannot_learn():
@@ -179,8 +200,10 @@ def test_a_run_records_the_angle_of_every_step(grw, expected):
         ({"use_gem_loss": False, "use_recon": False, "use_ssm": False}, "all three losses are off"),
         ({"gem": "sasrec", "encoder": "items"}, "set encoder='transformer'"),
         ({"infer_steps": 6}, "expected at most steps=5"),
+        ({"negatives": 0}, "negatives.*greater than 0"),
+        ({"negatives": "some"}, "negatives.*'all'"),
     ],
-    ids=["no loss", "sasrec without transformer", "too many steps"],
+    ids=["no loss", "sasrec without transformer", "too many steps", "no negatives", "no number"],
 )
 def test_impossible_configurations_say_what_to_do(changes, message):
     with pytest.raises(ConfigError, match=message):

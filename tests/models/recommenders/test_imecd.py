@@ -8,6 +8,7 @@ from histories import batch, seeded
 from imecd_cases import N_ITEMS, Constant, loss, model, score, trained, with_oracles
 from torch import nn
 
+from models.diffusion.gaussian import q_posterior
 from models.evaluation.mode import eval_mode
 from models.recommenders.imecd import Config
 
@@ -268,6 +269,32 @@ def test_reverse_noise_is_that_of_equation_18_and_none_at_the_last_step():
         start, noise = torch.randn(1, 8, generator=draws), torch.randn(1, 8, generator=draws)
         torch.testing.assert_close(seen[0], start)
         torch.testing.assert_close(seen[1], 0.604151 * start + deviation * noise, rtol=1e-4, atol=1e-5)
+
+
+def test_one_walk_generates_all_users_and_modalities(monkeypatch):
+    """Ten reverse steps of one state; each denoiser is shown its own share, under its own draw."""
+    walks, shown = [], {"id": [], "txt": [], "img": []}
+
+    def spy(schedule, x_0, x_t, t):
+        walks.append(x_t)
+        return q_posterior(schedule, x_0, x_t, t)
+
+    def listen(name):
+        def hook(module, arguments):
+            shown[name].append(arguments[0])
+
+        return hook
+
+    imecd = model(steps=10)
+    for name, denoiser in imecd.denoisers.items():
+        denoiser.register_forward_pre_hook(listen(name))
+    monkeypatch.setattr("models.diffusion.samplers.q_posterior", spy)
+    score(imecd)
+    assert [state.shape for state in walks] == [(5, 3, 8)] * 10
+    for name, states in shown.items():
+        expected = [state[:, list(shown).index(name)] for state in walks]
+        torch.testing.assert_close(torch.stack(states), torch.stack(expected), rtol=0, atol=0)
+    assert len(walks[0][0].unique()) == 24
 
 
 def test_the_gates_of_a_catalogue_sum_to_one():
