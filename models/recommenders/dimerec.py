@@ -25,7 +25,8 @@ What the paper leaves open, and deviations:
 - ``train_unroll`` is ours: eq. 22 asks for the target's rank under the estimate from a noisy target, which may be read
   off it; serving starts from noise. The switch takes eq. 22 of the vector that Algorithm 2 generates from noise, with
   the gradient through all its steps.
-- t is uniform in 1..T; 10 negatives per target, uniform over the items outside the visible history and the target.
+- t is uniform in 1..T; 10 negatives per target, uniform over the items outside the visible history and the target;
+  ``negatives="all"``, ours, is the softmax over the whole catalogue that SASRec is usually trained with.
 - Serving scores every item by the inner product; ``query`` and ``item_vectors`` are what a search of an index needs.
 - Sizes of the MLP and the noise schedule are not given.
 
