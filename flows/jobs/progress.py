@@ -37,6 +37,7 @@ class Progress:
             terminal = sys.stderr.isatty()
             bar = tqdm(
                 total=total,
+                initial=done,
                 desc=stage,
                 file=sys.stderr,
                 delay=0.5 if terminal else 5.0,

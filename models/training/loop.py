@@ -190,6 +190,8 @@ class _Fit:
             TrainingError: When a loss is not finite.
         """
         counters, config, epoch = self.counters, self.config, self.counters.epoch
+        if self.progress is not None:
+            self.progress(f"epoch {epoch}", counters.step, per_epoch)
         started = time.perf_counter()
 
         def batches(first: int) -> Iterator[SequenceBatch]:
@@ -219,7 +221,7 @@ class _Fit:
                 started = time.perf_counter()
                 self.runtime.give_back_memory()
                 if self.progress is not None:
-                    self.progress(f"epoch {counters.epoch}", counters.step, per_epoch)
+                    self.progress(f"epoch {epoch}", counters.step, per_epoch)
             if save:
                 self.journal.save_last(counters)
 

@@ -205,11 +205,12 @@ def test_popularity_is_ready_without_an_epoch(tmp_path):
     assert torch.equal(model.log_count.exp().round()[1:, 0].long(), data.item_counts()[1:] + 1)
 
 
-def test_progress_reaches_the_end_of_every_epoch(tmp_path):
+def test_progress_goes_from_the_start_to_the_end_of_every_epoch(tmp_path):
     calls = []
     config = TrainingConfig(**ONE_STEP | {"batch_size": 9}, epochs=2)
     fit(Scripted(12), cyclic_data(), config, seed=0, run_dir=tmp_path, progress=lambda *call: calls.append(call))
-    assert calls == [("epoch 1", 4, 4), ("evaluate valid", 12, 12), ("epoch 2", 4, 4), ("evaluate valid", 12, 12)]
+    evaluation = ("evaluate valid", 12, 12)
+    assert calls == [("epoch 1", 0, 4), ("epoch 1", 4, 4), evaluation, ("epoch 2", 0, 4), ("epoch 2", 4, 4), evaluation]
 
 
 @pytest.mark.parametrize("positions", ["all", "last"])
