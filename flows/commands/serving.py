@@ -38,10 +38,7 @@ def recommend(settings: Settings, options: argparse.Namespace) -> Outcome:
 
 
 def _for_one(run: FinishedRun, user_id: str, *, k: int) -> Outcome:
-    import torch
-
-    from models.evaluation.mode import eval_mode
-    from models.evaluation.ranking import as_module
+    from models.evaluation.lists import next_best
 
     record, users = run.record, run.prepared.users
     numbers = dict(zip(users["user_id"].to_list(), users["user"].to_list(), strict=True))
@@ -49,10 +46,9 @@ def _for_one(run: FinishedRun, user_id: str, *, k: int) -> Outcome:
         raise CallError(f"{record.dataset} has no user {user_id!r} (after k-core); it has {len(numbers)} users")
     if numbers[user_id] not in run.inputs.data.users:
         raise CallError(f"run {record.run_id} knows nothing of user {user_id!r}: none of their items has all features")
-    batch, seen = run.inputs.data.serving_batch([numbers[user_id]], max_length=run.training.max_length)
-    with eval_mode(as_module(run.model)):
-        generator = torch.Generator().manual_seed(record.seed)
-        top = run.model.recommend(batch, k=k, exclude=seen, generator=generator)
+    with run.at_work():
+        data, longest = run.inputs.data, run.training.max_length
+        top = next_best(run.model, data, [numbers[user_id]], k=k, max_length=longest, seed=record.seed)
     items = run.inputs.items
     rows = [
         {"item_id": items["item_id"][number - 1], "title": items["title"][number - 1], "score": round(score, 4)}

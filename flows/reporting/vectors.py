@@ -122,23 +122,30 @@ def of_model(model: Recommender, batch: SequenceBatch, *, generator: torch.Gener
             raise NoVectorsError(_NO_PRODUCT) from error
     elif isinstance(model, MealRec):
         users, items = model.denoised_preference(batch, generator=generator), model.backbone.items.table
-        frames = _frames(model, batch)
+        frames = _frames(model, batch, generator)
     else:
         raise NoVectorsError(_NO_PRODUCT)
     return Vectors(_array(users), _array(items[batch.target]), None if frames is None else _array(frames))
 
 
-def _frames(model: Any, batch: SequenceBatch) -> torch.Tensor | None:
-    """The target's frames ``[u, f, d]`` as MealRec's preference denoiser reads them; None without that denoiser."""
-    import torch
+def _frames(model: Any, batch: SequenceBatch, generator: torch.Generator) -> torch.Tensor | None:
+    """The target's frames ``[u, f, d]`` as MealRec's preference denoiser reads them once the user has watched it.
+
+    None without that denoiser.
+    """
+    return model.frames_read(_and_target(batch), generator=generator) if model.config.use_npd else None
+
+
+def _and_target(batch: SequenceBatch) -> SequenceBatch:
+    """The histories with their targets behind them; where there is no room the oldest item goes."""
+    import torch.nn.functional as F
 
     from models.sequences.batch import SequenceBatch
 
-    if not model.config.use_npd:
-        return None
-    item_ids = batch.target.unsqueeze(1)
-    ends_with_target = SequenceBatch(item_ids, item_ids > 0, torch.zeros_like(batch.target), batch.user)
-    return model.denoiser.visual(model.last_frames(ends_with_target))
+    lengths = batch.mask.sum(dim=1, keepdim=True)
+    longer = F.pad(batch.item_ids, (0, 1)).scatter(1, lengths, batch.target.unsqueeze(1))  # [u, l + 1]
+    item_ids = longer[:, :-1].where(lengths < batch.item_ids.shape[1], longer[:, 1:])
+    return SequenceBatch(item_ids, item_ids > 0, batch.target, batch.user)
 
 
 def _array(tensor: torch.Tensor) -> NDArray[np.float64]:

@@ -7,21 +7,24 @@ Shape legend: u users, k list length, n items.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from models.evaluation.mode import eval_mode, model_device
 from models.evaluation.ranking import as_module
-from models.interface import Recommender
+from models.interface import Recommender, TopK
 from models.sequences.batch import SequenceBatch
 from models.sequences.dataset import SPLITS, SequenceData
 from models.sequences.seeding import Stream, stream_generator
+
+#: The stream of draws of the lists of what comes next; those of the splits come before it.
+_NEXT = len(SPLITS)
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ def recommended_lists(
     examples = data.evaluation_examples(split).to(device)
     indices = examples.shortest_first(batch_size)
     batches = (examples.read(index, max_length=max_length) for index in indices)
-    found = _best_items(model, batches, k=k, masked=masked, seed=seed, stream=SPLITS.index(split))
-    items = found[torch.cat(indices).argsort().cpu().numpy()]  # in the order of the users
+    found = _best(model, batches, k=k, masked=masked, seed=seed, stream=SPLITS.index(split))
+    items = _items(found)[torch.cat(indices).argsort().cpu().numpy()]  # in the order of the users
     return ListTable(split, examples.user.cpu().numpy().astype(np.int32), items, data.n_items)
 
 
@@ -93,30 +96,54 @@ def next_lists(
 
     Arguments and errors as for :func:`recommended_lists`.
     """
-    device = model_device(as_module(model))
-
-    def batches() -> Iterator[tuple[SequenceBatch, Tensor]]:
-        for start in range(0, data.n_users, batch_size):
-            batch, seen = data.serving_batch(data.users[start : start + batch_size], max_length=max_length)
-            yield batch.to(device), seen.to(device)
-
-    items = _best_items(model, batches(), k=k, masked=True, seed=seed, stream=len(SPLITS))
+    starts = range(0, data.n_users, batch_size)
+    batches = (_after_all(model, data, data.users[start : start + batch_size], max_length) for start in starts)
+    items = _items(_best(model, batches, k=k, masked=True, seed=seed, stream=_NEXT))
     return ListTable("next", data.users.astype(np.int32), items, data.n_items)
 
 
-def _best_items(
+def next_best(
+    model: Recommender, data: SequenceData, users: ArrayLike, *, k: int, max_length: int, seed: int = 0
+) -> TopK:
+    """The lists that :func:`next_lists` has for these users, with their scores.
+
+    Raises:
+        RecommendationError: When a user has fewer than ``k`` candidates, or the scores are NaN.
+    """
+    batch = _after_all(model, data, users, max_length)
+    return _best(model, [batch], k=k, masked=True, seed=seed, stream=_NEXT)[0]
+
+
+def _after_all(
+    model: Recommender, data: SequenceData, users: ArrayLike, max_length: int
+) -> tuple[SequenceBatch, Tensor]:
+    """Whole histories of users, and what they have seen, on the model's device."""
+    device = model_device(as_module(model))
+    batch, seen = data.serving_batch(users, max_length=max_length)
+    return batch.to(device), seen.to(device)
+
+
+def _best(
     model: Recommender, batches: Iterable[tuple[SequenceBatch, Tensor]], *, k: int, masked: bool, seed: int, stream: int
-) -> NDArray[np.int32]:
-    """int32 ``[u, k]``: the lists for batches of histories, each with what its users have seen."""
+) -> list[TopK]:
+    """The lists for batches of histories, each with what its users have seen; one draw serves all batches."""
     module = as_module(model)
     device = model_device(module)
-    parts: list[NDArray[np.int32]] = []
     with eval_mode(module):
-        for batch, seen in batches:
-            generator = stream_generator(seed, Stream.EVALUATION, stream, device=device)  # one for all
-            best = model.recommend(batch, k=k, exclude=seen if masked else None, generator=generator).items
-            parts.append(best.cpu().numpy().astype(np.int32))
-    return np.concatenate(parts)
+        return [
+            model.recommend(
+                batch,
+                k=k,
+                exclude=seen if masked else None,
+                generator=stream_generator(seed, Stream.EVALUATION, stream, device=device),
+            )
+            for batch, seen in batches
+        ]
+
+
+def _items(found: Iterable[TopK]) -> NDArray[np.int32]:
+    """int32 ``[u, k]``."""
+    return np.concatenate([best.items.cpu().numpy().astype(np.int32) for best in found])
 
 
 def list_metrics(

@@ -8,10 +8,13 @@ Shape legend: b batch, l sequence length, d width, k interests.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.modules.length import check_length
 from models.modules.transformer import init_linear
 
 
@@ -37,12 +40,7 @@ class SelfAttentiveInterests(nn.Module):
         Raises:
             ValueError: When the sequence is longer than the table of positions.
         """
-        longest = self.age.num_embeddings
-        if items.shape[1] > longest:
-            raise ValueError(
-                f"the model was built for sequences of at most {longest} items, got {items.shape[1]}; "
-                f"raise the model's max_length or lower the training's"
-            )
+        check_length(items.shape[1], self.age.num_embeddings)
         logits = self.out(torch.tanh(self.hidden(items + self.age(ages(mask)))))
         return masked_softmax(logits, mask.unsqueeze(-1), dim=1)
 
@@ -54,33 +52,43 @@ class SelfAttentiveInterests(nn.Module):
 class DynamicRouting(nn.Module):
     """Capsules by routing-by-agreement (ComiRec-DR; Sabour et al. 2017).
 
-    The share of each item is spread over the interests, in three rounds, with a gradient through the last one only.
-
-    Routing logits start from a fixed Gaussian draw (one per position and interest, a buffer), without which all
-    capsules would stay equal.
+    Every pair of position and interest has a map of its own (``bilinear_type=2`` of the published code), through which
+    an item votes for an interest. The share of each item is spread over the interests, equally at first, in three
+    rounds, with a gradient through the last one only. Positions count from the newest item back, those of ComiRec from
+    the oldest.
     """
 
-    start: Tensor
-
     def __init__(self, d: int, interests: int, *, max_length: int, rounds: int = 3) -> None:
+        """Build the maps, float ``[max_length, d, k d]``, uniform within 1/sqrt(d)."""
         super().__init__()
-        self.rounds = rounds
-        self.bilinear = nn.Linear(d, d, bias=False)
-        self.register_buffer("start", torch.randn(max_length, interests))
+        self.rounds, self.interests = rounds, interests
+        bound = 1.0 / math.sqrt(d)
+        self.maps = nn.Parameter(torch.empty(max_length, d, interests * d).uniform_(-bound, bound))
 
     def forward(self, items: Tensor, mask: Tensor) -> Tensor:
-        """Squashed capsules."""
-        votes = self.bilinear(items)  # [b, l, d]
+        """Squashed capsules.
+
+        Raises:
+            ValueError: When the sequence is longer than there are maps.
+        """
+        votes = self._votes(items, mask)  # [b, l, k, d]
         frozen = votes.detach()
-        logits = self.start[: items.shape[1]].expand(items.shape[0], -1, -1)  # [b, l, k]
-        capsules = items.new_zeros(items.shape[0], logits.shape[2], items.shape[2])
+        logits = votes.new_zeros(votes.shape[:3])
+        capsules = votes.new_zeros(())
         for step in range(self.rounds):
             last = step == self.rounds - 1
             coupling = torch.softmax(logits, dim=2) * mask.unsqueeze(-1)
-            capsules = squash(coupling.transpose(1, 2) @ (votes if last else frozen))  # [b, k, d]
+            capsules = squash(torch.einsum("blk,blkd->bkd", coupling, votes if last else frozen))
             if not last:
-                logits = logits + frozen @ capsules.transpose(1, 2)
+                logits = logits + torch.einsum("blkd,bkd->blk", frozen, capsules)
         return capsules
+
+    def _votes(self, items: Tensor, mask: Tensor) -> Tensor:
+        """Float ``[b, l, k, d]``, the newest item first."""
+        check_length(items.shape[1], self.maps.shape[0])
+        newest_first = items.gather(1, ages(mask).unsqueeze(-1).expand_as(items))
+        votes = newest_first.transpose(0, 1) @ self.maps[: items.shape[1]]  # [l, b, k d]
+        return votes.transpose(0, 1).unflatten(2, (self.interests, -1))
 
 
 class MlpInterests(nn.Module):
@@ -99,7 +107,11 @@ class MlpInterests(nn.Module):
 
 
 class RecentItems(nn.Module):
-    """The vectors of the k latest items, oldest first (DimeRec eq. 15); zeros where the history is shorter."""
+    """The vectors of the k latest items, oldest first (DimeRec eq. 15).
+
+    Where the history is shorter, its oldest item stands in for what is missing: a vector of zeros would be the nearest
+    interest of every target to which all items have a negative inner product.
+    """
 
     def __init__(self, interests: int) -> None:
         super().__init__()
@@ -107,9 +119,10 @@ class RecentItems(nn.Module):
 
     def forward(self, items: Tensor, mask: Tensor) -> Tensor:
         """``[b, l, d]`` -> ``[b, k, d]``."""
-        index = mask.sum(dim=1, keepdim=True) - self.interests + torch.arange(self.interests, device=mask.device)
-        picked = items.gather(1, index.clamp(min=0).unsqueeze(-1).expand(-1, -1, items.shape[2]))
-        return picked * (index >= 0).unsqueeze(-1)
+        lengths = mask.sum(dim=1, keepdim=True)
+        index = (lengths - self.interests + torch.arange(self.interests, device=mask.device)).clamp(min=0)
+        picked = items.gather(1, index.unsqueeze(-1).expand(-1, -1, items.shape[2]))
+        return picked * (lengths > 0).unsqueeze(-1)
 
 
 def ages(mask: Tensor) -> Tensor:

@@ -45,5 +45,6 @@ def unseen_negatives(exclude: Tensor, count: int, *, n_items: int, generator: to
     ).to(exclude.device)
     rank = (uniform * allowed).long().clamp(max=allowed - 1)  # [b, k] in 0..allowed-1
     # The j-th excluded id (from 0) has id - 1 - j allowed items below it.
-    below = ids - 1 - torch.arange(ids.shape[1], device=ids.device)  # [b, e], non-decreasing
+    below = ids - 1 - torch.arange(ids.shape[1], device=ids.device)
+    below = below.where(ids < beyond, n_items)  # [b, e], non-decreasing
     return rank + 1 + torch.searchsorted(below.contiguous(), rank, right=True)

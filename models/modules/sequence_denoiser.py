@@ -1,7 +1,8 @@
 """A transformer that estimates the next item's vector from its noisy version and the history (IMECD's f, eq. 13).
 
 IMECD says only "Transformer"; the template is the approximator of DiffuRec (WHUIR/DiffuRec at f6f70c9), without its
-mask fault: keys, not queries, are masked here.
+mask fault: keys, not queries, are masked here. As there, the history is normalised before the noisy vector enters, so
+that the strength of the noise does not depend on the scale of the item vectors.
 
 Shape legend: b batch, l sequence length, d width.
 """
@@ -50,8 +51,8 @@ class SequenceDenoiser(nn.Module):
             layers: Blocks.
             heads: Attention heads.
             steps: Steps of the noise schedule.
-            dropout: On the input, the attention weights and the sublayers.
-            inject: See :data:`Inject`.
+            dropout: On the history, the attention weights and the sublayers.
+            inject: See :data:`Inject`; history items have about unit variance.
             delta: Mean and deviation of lambda.
             max_length: Adds learned positions up to this length, counted from the newest item back; None adds none.
         """
@@ -79,14 +80,13 @@ class SequenceDenoiser(nn.Module):
             float ``[b, d]``.
         """
         state = (x_t + self.step(t)).unsqueeze(1)  # [b, 1, d]
-        tokens = self.positions(sequence.flip(1)).flip(1)
+        tokens = self.norm(self.dropout(self.positions(sequence.flip(1)).flip(1)))
         if self.inject == "prepend_token":
             tokens = torch.cat((state, tokens), dim=1)
             mask = torch.cat((torch.ones_like(mask[:, :1]), mask), dim=1)
         else:
             tokens = tokens + self._strength(tokens, generator) * state
-        hidden = self.norm(self.dropout(tokens))
-        return self._read_last(hidden, attention_mask(mask, causal=False)).squeeze(1)
+        return self._read_last(tokens, attention_mask(mask, causal=False)).squeeze(1)
 
     def _read_last(self, hidden: Tensor, attend: Tensor) -> Tensor:
         """The transformer's output at the last position of ``[b, l, d]``, float ``[b, 1, d]``."""

@@ -13,9 +13,8 @@ Equations, for a history with item vectors H and interests V = (v_1 .. v_k):
   score are found among the N best of each interest, so that scoring all items and the merger give one list.
 
 Deviations:
-* DR: the published code has one map W_pk for every pair of position and interest and starts routing at zero. Here all
-  share one map and routing starts from fixed random logits, the form of MIND and of the code's own ``bilinear_type=0``.
-* SA: positions count from the newest item back; the code counts from the oldest.
+* Positions, which SA adds and by which DR chooses a map, count from the newest item back; the code counts from the
+  oldest.
 * Negatives: 10 per row and shared by the batch, log-uniform over the items in order of frequency, as in the code. It
   draws without replacement and corrects by expected counts that depend on the number of tries; here they are drawn with
   replacement, where log q is exact. The order is that of the training rows (``fit_counts``); the code sorts the whole

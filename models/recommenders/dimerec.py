@@ -54,6 +54,7 @@ from models.diffusion.schedules import ScheduleName
 from models.errors import ConfigError
 from models.interface import FeatureTables, LossTerms, TopK
 from models.modules.item_embedding import ItemEmbedding
+from models.modules.length import check_length
 from models.modules.losses import full_softmax_loss, sampled_softmax_loss
 from models.modules.mlp_denoiser import MlpDenoiser
 from models.modules.multi_interest import (
@@ -234,12 +235,7 @@ class DimeRec(nn.Module):
 
     def interests(self, batch: SequenceBatch) -> Tensor:
         """g^u, float ``[b, k, d]`` (eq. 15-17)."""
-        length = batch.item_ids.shape[1]
-        if length > self.config.max_length:
-            raise ValueError(
-                f"the model was built for sequences of at most {self.config.max_length} items, got {length}; "
-                f"raise the model's max_length or lower the training's"
-            )
+        check_length(batch.item_ids.shape[1], self.config.max_length)
         return self.guidance(self.encoder(batch.item_ids, batch.mask), batch.mask)
 
     def user_vectors(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:

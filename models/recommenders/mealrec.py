@@ -248,6 +248,11 @@ class MealRec(nn.Module):
         x_0 = self.backbone.query(batch, generator=generator)  # eq. 12
         return self._denoised(batch, x_0, frames, text, generator)
 
+    def frames_read(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
+        """What the preference denoiser reads of the last video, float ``[b, f, d]``: eq. 10's frames, projected."""
+        frames = self._refined(batch, self.last_frames(batch), generator)
+        return self.denoiser.visual(self._tokens(frames))
+
     def describe(self, batch: SequenceBatch, *, generator: torch.Generator) -> dict[str, float | list[float]]:
         """alpha-bar of the last step of both processes: the share of the signal's power that sampling starts from."""
         del batch, generator
@@ -261,14 +266,18 @@ class MealRec(nn.Module):
     def _denoised(
         self, batch: SequenceBatch, x_0: Tensor, frames: Tensor, text: Tensor, generator: torch.Generator
     ) -> Tensor:
-        if self.config.use_tcd:
-            context, context_mask = self._context(batch)
-            unet = self.content.unet.given(context, context_mask=context_mask)
-            frames = self._reverse(unet, self.schedule, frames, generator)
+        frames = self._refined(batch, frames, generator)
         if not self.config.use_npd:
             return self.fusion(x_0, frames, text)
         blind = self.denoiser.given(self._tokens(frames), text)
         return self._reverse(lambda x, _: blind(x), self.preference_schedule, x_0, generator)
+
+    def _refined(self, batch: SequenceBatch, frames: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.config.use_tcd:
+            return frames
+        context, context_mask = self._context(batch)
+        unet = self.content.unet.given(context, context_mask=context_mask)
+        return self._reverse(unet, self.schedule, frames, generator)
 
     def _tokens(self, frames: Tensor) -> Tensor:
         return frames.mean(dim=1, keepdim=True) if self.config.frame_tokens == "mean" else frames

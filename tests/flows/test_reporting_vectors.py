@@ -45,17 +45,31 @@ def test_their_inner_product_is_the_score(name):
     np.testing.assert_allclose((found.users * found.targets).sum(axis=1), wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_frames_are_those_of_the_target():
-    model = mealrec_cases.loud()
-    batch = mealrec_cases.batch(target=6)
-    ends_with_target = mealrec_cases.batch([[6], [6], [6]])
+def test_frames_are_what_the_preference_denoiser_reads_of_the_target(monkeypatch):
+    """Eq. 10 has refined them for this user: the same video's frames differ from user to user."""
+    model, draws = mealrec_cases.loud(), mealrec_cases.seeded()
+    batch = mealrec_cases.batch([[3, 1, 4], [5, 9, 2], [6, 0, 0]], target=6)
+    ends_with_target = mealrec_cases.batch([[1, 4, 6], [9, 2, 6], [6, 6, 0]])  # the oldest item makes room
+    read, given = [], model.denoiser.given
+
+    def spy(frames, text):
+        read.append(frames)
+        return given(frames, text)
+
+    monkeypatch.setattr(model.denoiser, "given", spy)
     with torch.no_grad():
         found = of_model(model, batch, generator=mealrec_cases.seeded()).frames
-        wanted = model.denoiser.visual(model.last_frames(ends_with_target)).double().numpy()
+        model.denoised_preference(batch, generator=draws)
+        model.denoised_preference(ends_with_target, generator=draws)
+        wanted = model.denoiser.visual(read[-1]).double().numpy()
     assert found.shape == (3, 5, 8)
     np.testing.assert_array_equal(found, wanted)
-    with torch.no_grad():
-        assert of_model(mealrec_cases.loud(use_npd=False), batch, generator=mealrec_cases.seeded()).frames is None
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_without_the_preference_denoiser_there_are_no_frames():
+    found = of_model(mealrec_cases.loud(use_npd=False), mealrec_cases.batch(), generator=mealrec_cases.seeded())
+    assert found.frames is None
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("popularity", {}), ("dimerec", {**SMALL, "serve": "interests"})])

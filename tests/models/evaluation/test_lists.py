@@ -1,9 +1,10 @@
+import dimerec_cases
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from models.evaluation.lists import ListTable, list_metrics, recommended_lists
+from models.evaluation.lists import ListTable, list_metrics, next_best, next_lists, recommended_lists
 from models.interface import TopK
 from models.modules.retrieval import top_k
 from models.sequences.dataset import SequenceData
@@ -69,3 +70,14 @@ def test_lists_follow_the_split_and_leave_the_whole_history_out():
     assert unmasked.items.tolist() == [[6, 5, 4], [6, 5, 4]]
     assert found.frame().columns == ["user", "items", "split"]
     assert found.frame()["items"].to_list() == [[4, 3, 2], [6, 5, 4]]
+
+
+def test_one_user_s_list_is_the_same_asked_alone():
+    """DimeRec starts from noise: the draw does not depend on who is asked about, nor on how many at once."""
+    rows = [(user, 1 + (user + step) % 12, step, "train") for user in range(7) for step in range(4)]
+    data, dimerec = SequenceData.from_arrays(*zip(*rows, strict=True), n_items=12), dimerec_cases.model()
+    lists = [next_lists(dimerec, data, k=5, max_length=6, batch_size=size, seed=3).items.tolist() for size in (2, 7)]
+    alone = [next_best(dimerec, data, [user], k=5, max_length=6, seed=3) for user in range(7)]
+    assert lists[0] == lists[1] == [best.items[0].tolist() for best in alone]
+    assert all(torch.equal(best.scores, best.scores.sort(descending=True).values) for best in alone)
+    assert not torch.equal(alone[0].scores, next_best(dimerec, data, [0], k=5, max_length=6, seed=4).scores)

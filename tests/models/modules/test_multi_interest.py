@@ -120,12 +120,37 @@ def test_permuting_the_heads_permutes_the_interests():
     torch.testing.assert_close(extractor(x, mask), found[:, order])
 
 
-def test_routing_spreads_one_item_over_the_interests():
-    """With a single round capsules are the squashed start shares of the item's vote."""
-    routing, (x, mask) = DynamicRouting(WIDTH, INTERESTS, max_length=LONGEST, rounds=1), items((1,))
-    share = torch.softmax(routing.start[0], dim=0)  # sums to 1 over the interests
-    vote = routing.bilinear(x[0, 0])
-    torch.testing.assert_close(routing(x, mask)[0], squash(share.unsqueeze(1) * vote))
+def test_routing_is_that_of_comirec_item_by_item():
+    """b_jl = 0; thrice: w_l = softmax_j(b_jl), z_j = sum_l w_jl e_jl, v_j = squash(z_j), b_jl += v_j . e_jl."""
+    routing, (x, mask) = make("dr"), items()
+    maps = routing.maps.detach().reshape(LONGEST, WIDTH, INTERESTS, WIDTH)
+    for row, length in enumerate((5, 2, 1, 4)):
+        votes = torch.stack(  # e_jl, with a map for each pair of position, from the newest item back, and interest
+            [torch.einsum("d,djo->jo", x[row, place], maps[length - 1 - place]) for place in range(length)], dim=1
+        )
+        agreement = torch.zeros(INTERESTS, length)
+        for _ in range(3):
+            shares = agreement.exp() / agreement.exp().sum(dim=0)
+            capsules = squash((shares.unsqueeze(2) * votes).sum(dim=1))
+            agreement = agreement + (capsules.unsqueeze(1) * votes).sum(dim=2)
+        torch.testing.assert_close(routing(x, mask)[row].detach(), capsules)
+
+
+def test_the_gradient_of_routing_goes_through_its_last_round_only():
+    """The shares of the last round are constants: z_j is linear in the maps, whatever led to the shares."""
+    routing, (x, mask) = make("dr"), items((3,), length=3)
+    weights = torch.randn(1, INTERESTS, WIDTH, generator=torch.Generator().manual_seed(5))
+    (routing(x, mask) * weights).sum().backward()
+    found, shares = routing.maps.grad.clone(), []
+    softmax = torch.softmax
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "softmax", lambda *given, **named: shares.append(softmax(*given, **named)) or shares[-1])
+        routing(x, mask)
+    votes = routing._votes(x, mask)
+    capsules = squash(torch.einsum("blk,blkd->bkd", shares[-1].detach(), votes))
+    routing.maps.grad = None
+    (capsules * weights).sum().backward()
+    torch.testing.assert_close(found, routing.maps.grad)
 
 
 def test_capsules_are_shorter_than_one_and_differ():
@@ -135,16 +160,13 @@ def test_capsules_are_shorter_than_one_and_differ():
     assert (capsules[:, 0] - capsules[:, 1]).abs().max() > 1e-3
 
 
-def test_routing_start_is_saved():
-    """It is drawn once; a model read from a file must not draw another."""
-    assert "start" in make("dr").state_dict()
-
-
 def test_recent_items_are_the_last_ones_oldest_first():
-    x, mask = items((5, 2))
-    found = make("rule")(x, mask)
-    torch.testing.assert_close(found[0], x[0, 2:5])
-    torch.testing.assert_close(found[1], torch.cat((torch.zeros(1, WIDTH), x[1, :2])))
+    """Of two items the older one is two interests of three: none is a vector of zeros."""
+    x, mask = items((5, 2, 0))
+    found = make("rule")(x + 1.0, mask)
+    torch.testing.assert_close(found[0], x[0, 2:5] + 1.0)
+    torch.testing.assert_close(found[1], x[1, [0, 0, 1]] + 1.0)
+    torch.testing.assert_close(found[2], torch.zeros(3, WIDTH))  # an empty history has no item
 
 
 def test_the_mlp_reads_the_mean_of_the_real_items():

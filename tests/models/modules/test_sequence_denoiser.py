@@ -55,6 +55,13 @@ def test_the_noisy_vector_and_the_step_are_heard(inject):
     assert float((run(model, x_t, t.flip(0), sequence) - first).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("inject", INJECTIONS)
+def test_the_scale_of_the_history_does_not_change_how_much_the_noisy_vector_weighs(inject):
+    """Normalised before the injection, a history a hundred times as long is the same history."""
+    model, (x_t, t, sequence) = denoiser(inject=inject).eval(), inputs()
+    torch.testing.assert_close(run(model, x_t, t, 100 * sequence), run(model, x_t, t, sequence), rtol=1e-3, atol=1e-4)
+
+
 def test_delta_is_random_in_training_and_its_mean_in_evaluation():
     model, (x_t, t, sequence) = denoiser(delta=0.5), inputs()
     assert not torch.equal(run(model, x_t, t, sequence, seed=1), run(model, x_t, t, sequence, seed=2))

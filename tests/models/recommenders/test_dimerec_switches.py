@@ -158,11 +158,23 @@ def test_interests_are_no_single_query():
         model(serve="interests").query(batch(), generator=seeded())
 
 
+def test_a_history_shorter_than_the_rule_s_interests_is_trained_and_ranked_by_its_items():
+    """One item, four interests: eq. 18 and the largest score of an interest know that item alone, zeros nowhere."""
+    dimerec = model(gem="rule", serve="interests")
+    one = batch([3], [5], [6], [8], target=[7, 2, 9, 12])
+    table = dimerec.items.table.detach()
+    scores = score(dimerec, one)[:, 1:]
+    torch.testing.assert_close(scores, table[one.item_ids[:, 0]] @ table[1:].T)
+    assert (scores < 0).any(dim=1).all()
+    loss(dimerec, one).total.backward()
+    assert dimerec.items.table.grad[one.item_ids[:, 0]].abs().amax(dim=1).min() > 0
+
+
 def test_the_rule_reads_the_latest_items_themselves_only_without_the_transformer():
-    """Eq. 15 with K = 2: of [3, 1, 4] the vectors of 1 and 4, and of [2] a zero before its own."""
+    """Eq. 15 with K = 2: of [3, 1, 4] the vectors of 1 and 4, and of [2] its own twice."""
     one, rule = batch([3, 1, 4], [2]), {"gem": "rule", "interests": 2}
     table = (dimerec := model(**rule, encoder="items").eval()).items.table
-    expected = torch.stack((table[[1, 4]], table[[0, 2]]))
+    expected = torch.stack((table[[1, 4]], table[[2, 2]]))
     torch.testing.assert_close(dimerec.interests(one), expected)
     transformer = model(**rule, encoder="transformer").eval()
     before = transformer.interests(one)[0].detach()

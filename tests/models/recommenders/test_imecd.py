@@ -99,9 +99,14 @@ def test_the_joint_cross_entropy_is_that_of_the_summed_scores():
 
 @pytest.mark.parametrize(("codebook", "independent"), [("ema", True), ("batch_mean", True), ("legacy_batch", False)])
 def test_scores_depend_on_the_other_users_only_in_the_ancestor_s_mode(codebook, independent):
+    """Batches of one size, so that the start of the reverse process is the same draw in all modes."""
     imecd = trained(codebook=codebook)
-    alone, together = score(imecd, batch([3, 1, 4])), score(imecd)
-    assert torch.allclose(alone[0, 1:], together[0, 1:], rtol=1e-4, atol=1e-5) == independent
+    some = [5, 9, 2], [8, 11, 10], [6, 5, 3], [2, 4, 1]
+    others = [7, 8, 6], [1, 12, 4], [9, 9, 11], [10, 2, 7]
+    first, second = (score(imecd, batch([3, 1, 4], *neighbours)) for neighbours in (some, others))
+    assert torch.allclose(first[0, 1:], second[0, 1:], rtol=1e-4, atol=1e-5) == independent
+    if independent:
+        torch.testing.assert_close(score(imecd, batch([3, 1, 4]))[0, 1:], first[0, 1:], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("codebook", "learns"), [("ema", True), ("batch_mean", True), ("legacy_batch", False)])
@@ -184,8 +189,9 @@ def test_the_published_injection_hardly_listens_to_the_noisy_vector():
         imecd = model(inject=inject)
         with eval_mode(imecd):
             found[inject] = imecd.sensitivity(batch(), generator=seeded())
-    for name in ("id", "txt", "img"):
-        assert 0.0 < found["delta"][name] < 0.1 * found["add"][name]
+    for name in ("id", "txt", "img"):  # the transformer's own gain is near 1, delta is .001
+        assert 0.0 < found["delta"][name] < 0.01
+        assert found["add"][name] > 0.1
 
 
 def test_a_run_records_how_much_the_denoisers_listen():
