@@ -5,7 +5,10 @@ Shape legend: b batch, c width of the condition, d width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.modules.timestep import TimestepEmbedding
@@ -25,14 +28,34 @@ class MlpDenoiser(nn.Module):
             dropout: On the hidden layer.
         """
         super().__init__()
+        self.widths = [d, d, condition]
         self.step = TimestepEmbedding(d, steps=steps)
-        width = 2 * d + condition
-        self.layers: nn.Module = (
-            nn.Linear(width, d)
+        self.layers: nn.Linear | nn.Sequential = (
+            nn.Linear(sum(self.widths), d)
             if hidden is None
-            else nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, d))
+            else nn.Sequential(
+                nn.Linear(sum(self.widths), hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, d)
+            )
         )
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Estimate x_0, float ``[b, d]``, from ``[b, d]``, int64 ``[b]`` (0 = least noise) and ``[b, c]``."""
         return self.layers(torch.cat((x_t, self.step(t), condition), dim=-1))
+
+    def given(self, condition: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """:meth:`forward` as a function of x_t and t, for all steps of a reverse process.
+
+        The first layer is linear: what it makes of the condition and of each step is computed once.
+        """
+        first, rest = self.layers, nn.Identity()
+        if isinstance(first, nn.Sequential):
+            first, rest = first[0], first[1:]
+        assert isinstance(first, nn.Linear)
+        of_x, of_step, of_condition = first.weight.split(self.widths, dim=1)
+        steps = F.linear(self.step.table(), of_step)  # [T, hidden]
+        fixed = F.linear(condition, of_condition, first.bias)  # [b, hidden]
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            return rest(F.linear(x_t, of_x) + F.embedding(t, steps) + fixed)
+
+        return denoise

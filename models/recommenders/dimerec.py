@@ -241,7 +241,7 @@ class DimeRec(nn.Module):
     def user_vectors(self, batch: SequenceBatch, *, generator: torch.Generator) -> Tensor:
         """e_u, float ``[b, d]``: Algorithm 2, stopped after ``infer_steps`` when that is set."""
         guidance = self.interests(batch).flatten(1)
-        states = self._states(lambda x, t: self.denoiser(x, t, guidance), guidance, generator, shared=True)
+        states = self._states(self.denoiser.given(guidance), guidance, generator, shared=True)
         return list(islice(states, self.config.infer_steps))[-1]
 
     def _states(self, denoise: Denoise, like: Tensor, generator: torch.Generator, *, shared: bool) -> Iterator[Tensor]:
@@ -261,9 +261,10 @@ class DimeRec(nn.Module):
     def _generated(self, guidance: Tensor, generator: torch.Generator) -> Tensor:
         """The last estimate of Algorithm 2, float ``[b, d]``: the direction that serving ends with, with its length."""
         estimates: list[Tensor] = []
+        estimate = self.denoiser.given(guidance)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            estimates[:] = [self.denoiser(x_t, t, guidance)]
+            estimates[:] = [estimate(x_t, t)]
             return estimates[0]
 
         deque(self._states(denoise, guidance, generator, shared=False), maxlen=0)

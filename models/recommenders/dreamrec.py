@@ -110,8 +110,8 @@ class DreamRec(nn.Module):
         nothing = self.none.expand_as(guidance)
         return samplers.ancestral(
             samplers.guided(
-                lambda x, t: self.mlp(x, t, guidance),
-                lambda x, t: self.mlp(x, t, nothing),
+                self.mlp.given(guidance),
+                self.mlp.given(nothing),
                 strength=self.config.w,
             ),
             self.schedule,

@@ -1,8 +1,8 @@
 """A small DimeRec over twelve items, and a denoiser with a fixed answer."""
 
 import torch
+from denoisers import Conditioned
 from histories import batch, seeded
-from torch import nn
 
 from models.evaluation.mode import eval_mode
 from models.registry import build
@@ -31,7 +31,7 @@ def loss(dimerec, one=None, seed=0):
     return dimerec.training_loss(one or batch(), generator=seeded(seed))
 
 
-class Spy(nn.Module):
+class Spy(Conditioned):
     """A denoiser with a fixed answer that remembers what it was shown."""
 
     def __init__(self, answer):

@@ -28,6 +28,13 @@ def test_steps_are_rescaled_to_a_thousand():
     )
 
 
+def test_many_rows_read_their_vectors_from_a_table():
+    torch.manual_seed(0)
+    embedding, t = TimestepEmbedding(8, steps=3), torch.tensor([2, 0, 1, 1, 2])
+    torch.testing.assert_close(embedding(t), torch.cat([embedding(one) for one in t.split(1)]))
+    assert embedding.table().shape == (3, 8)
+
+
 def test_every_step_of_a_schedule_has_its_own_vector():
     torch.manual_seed(0)
     vectors = TimestepEmbedding(16, steps=32)(torch.arange(32)).detach()

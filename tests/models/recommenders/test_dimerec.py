@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from denoisers import Conditioned
 from dimerec_cases import N_ITEMS, Spy, gradient_size, loss, model, score, vectors
 from histories import batch, seeded
 from torch import nn
@@ -170,7 +171,7 @@ def test_an_unrolled_training_ranks_what_serving_generates():
     dimerec, one = model(train_unroll=True, use_gem_loss=False, use_recon=False), batch([3, 1, 4], target=[5])
     states = []
 
-    class Last(nn.Module):
+    class Last(Conditioned):
         def __init__(self, denoiser):
             super().__init__()
             self.inner = denoiser

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from denoisers import Conditioned
 from histories import batch, seeded
-from torch import nn
 
 from models.errors import ConfigError
 from models.evaluation.mode import eval_mode
@@ -19,7 +19,7 @@ def model(**changes):
         return build("dreamrec", SMALL | changes, n_items=N_ITEMS)
 
 
-class Spy(nn.Module):
+class Spy(Conditioned):
     """A denoiser that answers with a function of the guidance and remembers what it was shown."""
 
     def __init__(self, answer):
