@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from mealrec_cases import HISTORIES, WIDTH, Replaced, batch, gradient, loss, loud, model, scores, seeded, steps_seen
 
 from models.modules.blind_denoiser import BlindDenoiser
+from models.modules.feature_table import FeatureTable
+
+every_backbone = pytest.mark.parametrize("backbone", ["sasrec", "cl4srec", "tedrec"])
 
 # --- the denoiser of the preference -----------------------------------------------------------------------------
 
@@ -195,9 +198,10 @@ def test_without_both_processes_nothing_is_random():
     assert torch.equal(loss(mealrec, seed=1).total, loss(mealrec, seed=2).total)
 
 
-def test_the_ranking_loss_trains_the_encoder():
+@every_backbone
+def test_the_ranking_loss_trains_the_encoder(backbone):
     """The target is cut from the graph, the noised preference is not."""
-    grads = gradient(model(lambda_t=0.0, lambda_n=0.0))
+    grads = gradient(model(backbone=backbone, lambda_t=0.0, lambda_n=0.0))
     assert grads["backbone.encoder.positions.weight"].abs().max() > 1e-6
     assert grads["backbone.encoder.transformer.blocks.0.attention.value.weight"].abs().max() > 1e-6
 
@@ -233,13 +237,16 @@ def test_one_context_vector_leaves_queries_and_keys_untrained():
 # --- what a score may depend on ---------------------------------------------------------------------------------
 
 
-def test_the_next_item_is_not_leaked():
+@every_backbone
+def test_the_next_item_is_not_leaked(backbone):
     """Its content changes no score, its vector only its own column."""
-    mealrec, upcoming = loud(), 6
+    mealrec, other, upcoming = loud(backbone=backbone), loud(backbone=backbone), 6
     before = scores(mealrec)
-    for table in mealrec.tables.values():
+    tables = [module for module in other.modules() if isinstance(module, FeatureTable)]
+    assert len(tables) == 3  # TedRec fuses the text that g reads, too
+    for table in tables:
         table.values[upcoming] *= -1.0
-    assert torch.equal(scores(mealrec), before)
+    assert torch.equal(scores(other), before)
     with torch.no_grad():
         mealrec.backbone.items.weight[upcoming] += 1.0
     changed = (scores(mealrec) != before).any(dim=0).nonzero().flatten() + 1
