@@ -105,7 +105,7 @@ def _extractions() -> list[Wanted]:
     same = {key: _payload(key) for key in ("features", "checkpoint", "limit")}
     sources = {
         "extract-microlens": ("microlens-*", {"variant": _payload("variant")}),
-        "extract-shortvideo": ("shortvideo.*", {}),
+        "extract-shortvideo": ("shortvideo*", {"variant": _payload("variant")}),
         "extract-amazon": ("amazon-*", {"category": _payload("variant")}),
     }
     return [

@@ -219,7 +219,7 @@ class _Call:
 
 @flow(name="extract-microlens")
 def extract_microlens(  # noqa: PLR0913  parameters of a deployment are named one by one
-    variant: Literal["50k", "100k", "1m"] = "50k",
+    variant: Literal["50k", "100k", "1m", "small", "big"] = "50k",
     source: str | None = None,
     limit: Limit = None,
     checkpoint: str | None = None,
@@ -237,7 +237,7 @@ def extract_microlens(  # noqa: PLR0913  parameters of a deployment are named on
     """Prepare MicroLens and bring its feature stores up to date.
 
     Args:
-        variant: Which release.
+        variant: Which release, or which of the two subsets that MealRec's paper takes.
         source: Path or URL that replaces the official place of the raw files.
         limit: Keep the first items by id only, for smoke runs.
         checkpoint: Checkpoint of every encoder; ``tiny`` for the seeded toy ones, None for the configured ones.
@@ -260,6 +260,7 @@ def extract_microlens(  # noqa: PLR0913  parameters of a deployment are named on
 
 @flow(name="extract-shortvideo")
 def extract_shortvideo(  # noqa: PLR0913  parameters of a deployment are named one by one
+    variant: Literal["full", "small", "big"] = "full",
     source: str | None = None,
     limit: Limit = None,
     checkpoint: str | None = None,
@@ -277,7 +278,7 @@ def extract_shortvideo(  # noqa: PLR0913  parameters of a deployment are named o
     """Prepare Shortvideo and bring its feature stores up to date; arguments as for ``extract-microlens``."""
     fleet = Fleet(workers, task_runner, address)
     return _Call(source, limit, checkpoint, features, prepare, options, only, shards, since, verify, fleet).run(
-        "shortvideo"
+        "shortvideo" if variant == "full" else f"shortvideo-{variant}"
     )
 
 

@@ -17,8 +17,8 @@ from flows import settings as settings_module
 from flows.durations import DURATION_PATTERN, parse_duration
 from flows.jobs.freshness import ages, refresh_parameters
 from flows.jobs.outdated import Outdated, outdated_experiments
-from flows.jobs.rerun import rerun, unfinished_runs
 from flows.names import DATASET_LABEL, DEPLOYMENTS, STALE_EVENT
+from flows.rerun import rerun, unfinished_runs
 
 Days = Annotated[float, Field(gt=0)]
 

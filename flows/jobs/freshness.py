@@ -12,8 +12,8 @@ from datasets_spec.errors import DamagedFileError
 from feature_store import NoSnapshotError, list_stores
 from flows.settings import Settings
 
-#: Before the variant or category in a dataset's name.
-FAMILIES = ("microlens-", "amazon-")
+#: Before the variant or category in a dataset's name; ``shortvideo`` itself has none.
+FAMILIES = ("microlens", "amazon", "shortvideo")
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,18 @@ def refresh_parameters(settings: Settings, stale: list[Age]) -> dict[str, Any]:
         stale: Stale stores of one dataset.
 
     Returns:
-        ``variant`` (the end of the dataset's name), ``features``, ``checkpoint`` (``tiny`` for toy stores, else None)
-        and ``limit`` (the number of items that the dataset was cut to, else None).
+        ``variant`` (the end of the dataset's name, ``full`` where it is only that of the family), ``features``,
+        ``checkpoint`` (``tiny`` for toy stores, else None) and ``limit`` (the number of items that the dataset was cut
+        to, else None).
     """
     dataset = stale[0].dataset
-    prefix = next((family for family in FAMILIES if dataset.startswith(family)), "")
+    family, _, variant = dataset.partition("-")
     try:
         manifest = read_manifest(settings.prepared(dataset)) or {}
     except DamagedFileError:
         manifest = {}
     return {
-        "variant": dataset.removeprefix(prefix),
+        "variant": (variant or "full") if family in FAMILIES else dataset,
         "features": sorted(age.feature for age in stale),
         "checkpoint": "tiny" if all(age.toy for age in stale) else None,
         "limit": manifest.get("config", {}).get("limit"),

@@ -9,7 +9,7 @@ from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect_api import client, notice_dead_runs
 
-from flows.jobs.rerun import attempt_of, rerun
+from flows.rerun import attempt_of, rerun
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -96,6 +96,16 @@ def test_a_stale_dataset_is_extracted_again_once_as_it_was_made(registered, api)
     )
     (run,) = wait_for_runs(api, "extract-amazon")
     assert run["parameters"] == {"category": "gift-cards", "features": ["bert"], "checkpoint": None, "limit": None}
+    emit_event(
+        "featurestore.stale",
+        resource={
+            "prefect.resource.id": "featurestore.shortvideo-small.glove",
+            "featurestore.dataset": "shortvideo-small",
+        },
+        payload={"variant": "small", "features": ["glove"], "checkpoint": None, "limit": None},
+    )
+    (run,) = wait_for_runs(api, "extract-shortvideo")
+    assert run["parameters"] == {"variant": "small", "features": ["glove"], "checkpoint": None, "limit": None}
     assert len(runs_of(api, "extract-microlens")) == 1
 
 

@@ -12,13 +12,14 @@ from feature_store import FeatureShard, FeatureStore
 from flows.config import load_experiment
 from flows.durations import parse_duration
 from flows.errors import CallError
+from flows.extract import extract_microlens, extract_shortvideo
 from flows.jobs.freshness import Age, ages, refresh_parameters
 from flows.jobs.outdated import outdated_experiments
 from flows.jobs.pinning import missing_stores
 from flows.jobs.prepare import prepare_dataset
 from flows.jobs.train import run_experiment
 from flows.reconcile import check_freshness, reconcile
-from flows.settings import Settings
+from flows.settings import REPOSITORY, Settings
 from flows.train import train_mealrec
 
 DATASET = "microlens-50k"
@@ -113,13 +114,28 @@ def test_stale_stores_are_told_with_what_extracts_them_again(registered, environ
 
 @pytest.mark.parametrize(
     ("dataset", "variant"),
-    [("amazon-2023-all-beauty", "2023-all-beauty"), ("amazon-toys", "toys"), ("shortvideo", "shortvideo")],
+    [
+        ("amazon-2023-all-beauty", "2023-all-beauty"),
+        ("amazon-toys", "toys"),
+        ("microlens-small", "small"),
+        ("shortvideo", "full"),
+        ("shortvideo-big", "big"),
+    ],
 )
 def test_a_dataset_that_is_not_cut_and_not_toy_is_extracted_whole(tmp_path, dataset, variant):
     stale = [Age(f"{dataset}/{feature}", 1, 31.0, 30.0, toy=False) for feature in ("vit", "bert")]
     assert refresh_parameters(Settings(root=tmp_path), stale) == {
         "variant": variant, "features": ["bert", "vit"], "checkpoint": None, "limit": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("flow", [extract_microlens, extract_shortvideo])
+def test_the_flow_of_a_family_takes_every_dataset_of_it(tmp_path, flow):
+    family = flow.name.removeprefix("extract-")
+    datasets = {path.stem for path in (REPOSITORY / "configs" / "datasets").glob(f"{family}*.toml")}
+    stale = [Age(f"{dataset}/bert", 1, 31.0, 30.0, toy=False) for dataset in sorted(datasets)]
+    variants = [refresh_parameters(Settings(root=tmp_path), [age])["variant"] for age in stale]
+    assert sorted(flow.parameters.model_dump()["properties"]["variant"]["enum"]) == sorted(variants)
 
 
 def test_a_store_is_stale_above_its_limit_and_not_at_it():
