@@ -72,40 +72,27 @@ def test_a_committed_store_starts_the_trainings_that_read_it(registered, api):
     assert runs_of(api, "train-dimerec") == []  # it reads ids only
 
 
+def make_stale(dataset, feature, payload):
+    emit_event(
+        "featurestore.stale",
+        resource={"prefect.resource.id": f"featurestore.{dataset}.{feature}", "featurestore.dataset": dataset},
+        payload=payload,
+    )
+
+
 def test_a_stale_dataset_is_extracted_again_once_as_it_was_made(registered, api):
+    payload = {"variant": "100k", "features": ["videomae", "vit"], "checkpoint": "tiny", "limit": 200}
     for feature in ("vit", "videomae"):
-        emit_event(
-            "featurestore.stale",
-            resource={
-                "prefect.resource.id": f"featurestore.microlens-100k.{feature}",
-                "featurestore.dataset": "microlens-100k",
-            },
-            payload={"variant": "100k", "features": ["videomae", "vit"], "checkpoint": "tiny", "limit": 200},
-        )
+        make_stale("microlens-100k", feature, payload)
     (run,) = wait_for_runs(api, "extract-microlens")
-    assert run["parameters"] == {
-        "variant": "100k", "features": ["videomae", "vit"], "checkpoint": "tiny", "limit": 200,
-    }  # fmt: skip
-    emit_event(
-        "featurestore.stale",
-        resource={
-            "prefect.resource.id": "featurestore.amazon-gift-cards.bert",
-            "featurestore.dataset": "amazon-gift-cards",
-        },
-        payload={"variant": "gift-cards", "features": ["bert"], "checkpoint": None, "limit": None},
-    )
+    assert run["parameters"] == payload
+    whole = {"checkpoint": None, "limit": None}
+    make_stale("amazon-gift-cards", "bert", {"variant": "gift-cards", "features": ["bert"], **whole})
     (run,) = wait_for_runs(api, "extract-amazon")
-    assert run["parameters"] == {"category": "gift-cards", "features": ["bert"], "checkpoint": None, "limit": None}
-    emit_event(
-        "featurestore.stale",
-        resource={
-            "prefect.resource.id": "featurestore.shortvideo-small.glove",
-            "featurestore.dataset": "shortvideo-small",
-        },
-        payload={"variant": "small", "features": ["glove"], "checkpoint": None, "limit": None},
-    )
+    assert run["parameters"] == {"category": "gift-cards", "features": ["bert"], **whole}
+    make_stale("shortvideo-small", "glove", {"variant": "small", "features": ["glove"], **whole})
     (run,) = wait_for_runs(api, "extract-shortvideo")
-    assert run["parameters"] == {"variant": "small", "features": ["glove"], "checkpoint": None, "limit": None}
+    assert run["parameters"] == {"variant": "small", "features": ["glove"], **whole}
     assert len(runs_of(api, "extract-microlens")) == 1
 
 

@@ -1,5 +1,6 @@
 """A small MealRec, with features and histories, for its tests."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -11,6 +12,8 @@ SMALL = {"d": 8, "layers": 1, "inner": 16, "dropout": 0.0, "unet_channels": 16, 
 
 #: Two users whose last item is the same, and a third.
 HISTORIES = [[3, 1, 4, 0], [5, 9, 2, 4], [7, 4, 8, 0]]
+
+every_backbone = pytest.mark.parametrize("backbone", ["sasrec", "cl4srec", "tedrec"])
 
 
 def features(*, frames=5):

@@ -6,9 +6,9 @@ import torch
 from models.modules.mlp_denoiser import MlpDenoiser
 
 
-def made(hidden, **options):
+def made(hidden):
     torch.manual_seed(0)
-    return MlpDenoiser(4, condition=6, hidden=hidden, steps=3, **options)
+    return MlpDenoiser(4, condition=6, hidden=hidden, steps=3)
 
 
 def inputs():

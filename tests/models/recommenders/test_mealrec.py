@@ -4,12 +4,23 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from mealrec_cases import HISTORIES, WIDTH, Replaced, batch, gradient, loss, loud, model, scores, seeded, steps_seen
+from mealrec_cases import (
+    HISTORIES,
+    WIDTH,
+    Replaced,
+    batch,
+    every_backbone,
+    gradient,
+    loss,
+    loud,
+    model,
+    scores,
+    seeded,
+    steps_seen,
+)
 
 from models.modules.blind_denoiser import BlindDenoiser
 from models.modules.feature_table import FeatureTable
-
-every_backbone = pytest.mark.parametrize("backbone", ["sasrec", "cl4srec", "tedrec"])
 
 # --- the denoiser of the preference -----------------------------------------------------------------------------
 

@@ -2,14 +2,24 @@
 
 import pytest
 import torch
-from mealrec_cases import HISTORIES, N_ITEMS, SMALL, batch, features, gradient, loss, loud, model, scores, seeded
+from mealrec_cases import (
+    HISTORIES,
+    N_ITEMS,
+    SMALL,
+    batch,
+    every_backbone,
+    features,
+    gradient,
+    loss,
+    loud,
+    model,
+    scores,
+    seeded,
+)
 
 from models.registry import build
 
-BACKBONES = ["sasrec", "cl4srec", "tedrec"]
 VARIANTS = [(True, True), (False, True), (True, False), (False, False)]
-
-every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
 
 
 def plain(name, **changes):
