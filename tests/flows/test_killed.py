@@ -4,7 +4,9 @@ A real server with its automations, real process workers. The videos are encoded
 shards to be killed between; a dead run is noticed after 35 s here, of heartbeats every 30 s.
 """
 
+import contextlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +30,7 @@ from flows.settings import REPOSITORY, Settings
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 NAME = "extract-microlens"
+ENDED = {"Completed", "Failed", "Crashed", "Cancelled"}
 
 
 @dataclass
@@ -78,6 +81,19 @@ class Installation:
         answer = self.api.post("/flow_runs/filter", json={"flows": {"name": {"any_": [NAME]}}})
         return {run["id"]: run["state_name"] for run in answer.raise_for_status().json()}
 
+    def clear(self) -> None:
+        """End the workers and what they started, and forget the runs that are not at their end."""
+        for worker in self.workers:
+            started = psutil.Process(worker.pid).children(recursive=True) if worker.poll() is None else []
+            stop(worker)
+            for process in started:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self.workers.clear()
+        for run, state in self.runs().items():
+            if state not in ENDED:
+                self.api.delete(f"/flow_runs/{run}").raise_for_status()
+
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory, site):
@@ -95,18 +111,17 @@ def installation(tmp_path_factory, site):
 
 @pytest.fixture
 def place(installation):
-    """No stores yet, and no worker left behind."""
+    """No stores yet; nothing of this test is left for the next one, however it ended."""
     shutil.rmtree(installation.settings.stores, ignore_errors=True)
     yield installation
-    while installation.workers:
-        stop(installation.workers.pop())
+    installation.clear()
 
 
-def wait_until(done, what, seconds=180.0):
+def wait_until(done, what, seconds=180.0, pause=0.5):
     end = time.monotonic() + seconds
     while not (value := done()):
         assert time.monotonic() < end, f"no {what} after {seconds} s"
-        time.sleep(0.05)
+        time.sleep(pause)
     return value
 
 
@@ -122,8 +137,15 @@ def flow_process(worker):
 
 def amid_the_extraction(place, worker):
     """Wait for the first shards; returns the flow's process."""
-    wait_until(lambda: len(shards(place)) >= 2, "shard")
+    wait_until(lambda: len(shards(place)) >= 2, "shard", pause=0.05)
     return flow_process(worker)
+
+
+def told_to_end(process):
+    """Whether a stopped process has a SIGTERM waiting for it (``ShdPnd`` of proc(5))."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (pending,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("ShdPnd"))
+    return bool(pending >> (signal.SIGTERM - 1) & 1)
 
 
 def everything_is_there_once(place):
@@ -137,13 +159,19 @@ def everything_is_there_once(place):
     return len(encoded)
 
 
+def completed_since(place, known):
+    """Whether a run that is not among the ``known`` ones is done."""
+    return "Completed" in {state for run, state in place.runs().items() if run not in known}
+
+
 def test_a_killed_flow_is_run_again_and_encodes_the_rest(place):
+    known = place.runs()
     worker = place.worker()
     run = place.start()
     amid_the_extraction(place, worker).kill()
     before = len(shards(place))
     wait_until(lambda: place.state(run) == "Crashed", "sign that the run is dead", 60)
-    wait_until(lambda: "Completed" in place.runs().values(), "second attempt")
+    wait_until(lambda: completed_since(place, known), "second attempt")
     assert everything_is_there_once(place) > 2 * before
 
 
@@ -167,8 +195,7 @@ def test_a_lost_machine_is_noticed_and_another_worker_goes_on(place):
     worker.wait()
     place.worker()
     wait_until(lambda: place.state(run) == "Crashed", "sign that the run is dead", 120)
-    wait_until(lambda: "Completed" in {key: name for key, name in place.runs().items() if key not in known}.values(),
-               "second attempt", 240)  # fmt: skip
+    wait_until(lambda: completed_since(place, known), "second attempt", 240)
     everything_is_there_once(place)
 
 
@@ -180,8 +207,11 @@ def test_a_cancelled_run_ends_its_decoders_and_frees_the_device(place, tmp_path)
     assert decoders
     (lock,) = tmp_path.glob("*.lock")
     assert not FileLock(lock).acquire()
+    flow.suspend()  # else it could be done before the worker hears of it
     body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
     place.api.post(f"/flow_runs/{run}/set_state", json=body).raise_for_status()
+    wait_until(lambda: told_to_end(flow), "signal", 60)
+    flow.resume()
     wait_until(lambda: place.state(run) == "Cancelled", "end of the run", 60)
     assert psutil.wait_procs([flow, *decoders], timeout=30)[1] == []
     assert FileLock(lock).acquire()

@@ -6,16 +6,29 @@ import httpx
 
 
 class Patient(httpx.HTTPTransport):
-    """Asks again while SQLite is locked, as Prefect's own client does: the server says 503 then."""
+    """Asks again as Prefect's own client does: while SQLite is locked, which is a 503, and where no answer came.
+
+    Only a question is repeated for want of an answer; what changes something may have been done all the same.
+    """
 
     def handle_request(self, request):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
-            response = super().handle_request(request)
-            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+            late = time.monotonic() > deadline
+            try:
+                response = super().handle_request(request)
+            except httpx.ReadTimeout:
+                if late or not is_question(request):
+                    raise
+                continue
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or late:
                 return response
             response.close()
             time.sleep(1)
+
+
+def is_question(request):
+    return request.method == "GET" or request.url.path.endswith("/filter")
 
 
 def client(url):
