@@ -223,7 +223,7 @@ def test_never_more_connections_to_a_host_than_allowed(tmp_path):
         with lock:
             state["now"] += 1
             state["most"] = max(state["most"], state["now"])
-        barrier.wait(timeout=10)  # holds the answer until two are in flight, so that a third would show
+        barrier.wait(timeout=120)  # holds the answer until two are in flight, so that a third would show
         with lock:
             state["now"] -= 1
         return httpx.Response(200, stream=httpx.ByteStream(b"x"))

@@ -105,7 +105,7 @@ def test_a_busy_server_is_asked_again_and_a_redirect_is_followed(server, tmp_pat
 
 
 def test_a_silent_host_is_given_up_and_the_others_are_not(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "_TIMEOUT", 0.1)
+    monkeypatch.setattr(images, "_TIMEOUT", 2.0)
     server.put("good.jpg", picture())
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"

@@ -32,7 +32,7 @@ class Service:
     url: str
     site: str
 
-    def prefect(self, *words: str, timeout_seconds: float = 240.0) -> str:
+    def prefect(self, *words: str, timeout_seconds: float = 600.0) -> str:
         return prefect(list(words), home=self.home, url=self.url, timeout_seconds=timeout_seconds)
 
     @property

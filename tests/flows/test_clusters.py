@@ -66,7 +66,7 @@ def test_two_processes_encode_the_shards(automatic_server, cluster):
         logs = ask(automatic_server, "/logs/filter", **body)
         return {found[1] for log in logs if (found := re.search(r"items, in process (\d+) on", log["message"]))}
 
-    end = time.monotonic() + 30  # logs reach the server a little later
+    end = time.monotonic() + 240  # logs reach the server a little later
     while len(processes()) < 2 and time.monotonic() < end:
         time.sleep(0.5)
     assert len(processes()) == 2

@@ -85,7 +85,8 @@ def waiting(api, waits, tmp_path):
     """A run that has done its first task and waits for ``go``."""
     run = api.run("waits", folder=str(tmp_path))
     wait_until((tmp_path / "started").exists, "the run starts")
-    return run
+    yield run
+    (tmp_path / "go").touch()  # a test that failed before would keep the worker
 
 
 def finish(installation, api, run):
@@ -123,21 +124,23 @@ def test_the_server_keeps_its_data_in_postgresql_and_its_messages_in_redis(insta
 @pytest.mark.parametrize("login", [None, ("admin", "wrong")])
 def test_without_the_login_only_the_health_check_answers(installation, login):
     def status(path):
-        return httpx.get(f"{installation.api}{path}", auth=login).status_code
+        return httpx.get(f"{installation.api}{path}", auth=login, timeout=60).status_code
 
     assert status("/health") == 200
     assert [status(path) for path in ("/work_pools/reelstore", "/csrf-token?client=tests")] == [401, 401]
 
 
 def test_a_call_that_changes_something_needs_a_token_too(installation):
-    refused = httpx.post(f"{installation.api}/deployments/filter", json={}, auth=("admin", "a-secret"))
+    address = f"{installation.api}/deployments/filter"
+    refused = httpx.post(address, json={}, auth=("admin", "a-secret"), timeout=60)
     assert (refused.status_code, refused.json()["detail"]) == (403, "Missing CSRF token.")
 
 
 def test_the_pages_are_served_and_know_an_address_that_a_browser_can_reach(installation):
     base = installation.api.removesuffix("/api")
-    assert "<html" in httpx.get(f"{base}/", follow_redirects=True, headers={"Accept": "text/html"}).text.lower()
-    settings = httpx.get(f"{base}/ui-settings").json()
+    page = httpx.get(f"{base}/", follow_redirects=True, headers={"Accept": "text/html"}, timeout=60)
+    assert "<html" in page.text.lower()
+    settings = httpx.get(f"{base}/ui-settings", timeout=60).json()
     assert settings["api_url"] == installation.api
     assert settings["auth"] == "BASIC"
     assert settings["csrf_enabled"] is True
@@ -178,19 +181,23 @@ def test_two_runs_at_once_are_taken_by_both_workers(installation, api, waits, tm
 
 def test_a_run_survives_a_restart_of_the_server(installation, api, waiting, tmp_path):
     installation.stop("server")
-    (tmp_path / "go").touch()
-    wait_until((tmp_path / "ended").exists, "the run goes on without the server")
-    installation.start("server")
+    try:
+        (tmp_path / "go").touch()
+        wait_until((tmp_path / "ended").exists, "the run goes on without the server")
+    finally:
+        installation.start("server")
     finish(installation, api, waiting)  # states of tasks are events: Prefect gives those up after some seconds
 
 
 def test_a_run_survives_a_restart_of_postgresql(installation, api, waiting, tmp_path):
     installation.postgres.stop()
-    (tmp_path / "go").touch()
-    wait_until((tmp_path / "ended").exists, "the run goes on without the database")
-    with pytest.raises(httpx.HTTPStatusError, match=r"50[03]"):
-        api.state(waiting)
-    installation.postgres.start()
+    try:
+        (tmp_path / "go").touch()
+        wait_until((tmp_path / "ended").exists, "the run goes on without the database")
+        asked = httpx.get(f"{installation.api}/flow_runs/{waiting}", auth=("admin", "a-secret"), timeout=60)
+        assert asked.status_code in (500, 503)
+    finally:
+        installation.postgres.start()
     finish(installation, api, waiting)
 
 

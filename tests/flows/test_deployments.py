@@ -18,7 +18,7 @@ from flows.settings import REPOSITORY
 SHARED = Path(os.environ.get("REELSTORE_SHARED", REPOSITORY.parent / "shared"))
 GIFT_CARDS = SHARED / "data" / "amazon_v2_gift_cards"
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def run(service, name, *parameters, expect="Completed"):
@@ -180,7 +180,7 @@ def test_reconcile_starts_the_trainings_whose_inputs_moved_on(service):
     run(service, "reconcile/reconcile", "dry_run=true")
     assert flow_run_states(service, "train-dimerec") == ["COMPLETED"]
     run(service, "reconcile/reconcile")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while flow_run_states(service, "train-dimerec") != ["COMPLETED", "COMPLETED"] and time.monotonic() < deadline:
         time.sleep(1)
     assert flow_run_states(service, "train-dimerec") == ["COMPLETED", "COMPLETED"]

@@ -4,11 +4,10 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 
-from flows.jobs import device_lock
+from flows.jobs import claims, device_lock
 from flows.jobs.claims import Claims
 from flows.jobs.device_lock import DeviceLock
 from flows.jobs.file_lock import FileLock
@@ -48,10 +47,16 @@ def start(tmp_path):
         process.communicate()
 
 
-def test_a_device_is_free_when_its_holder_is_killed(tmp_path, start, caplog):
+def end(holder):
+    """What happens while another waits for a lock: its holder is killed."""
+    holder.kill()
+    holder.wait()
+
+
+def test_a_device_is_free_when_its_holder_is_killed(tmp_path, start, caplog, monkeypatch):
     holder = start(HOLD)
     lock = DeviceLock("cpu", purpose="mine", folder=tmp_path)
-    threading.Timer(1.0, holder.kill).start()
+    monkeypatch.setattr(device_lock.time, "sleep", lambda _: end(holder))
     with caplog.at_level(logging.WARNING):
         lock.acquire()
     assert lock.held
@@ -76,9 +81,9 @@ def test_tags_name_the_machine_and_the_device(monkeypatch):
     assert device_lock.tags("cuda:0,cuda:1") == ["device-node-7-local-cuda-0", "device-node-7-local-cuda-1"]
 
 
-def test_a_shard_of_a_killed_process_is_done_by_another(tmp_path, start, caplog):
+def test_a_shard_of_a_killed_process_is_done_by_another(tmp_path, start, caplog, monkeypatch):
     holder = start(CLAIM)
-    threading.Timer(1.0, holder.kill).start()
+    monkeypatch.setattr(claims.time, "sleep", lambda _: end(holder))
     done = []
     with caplog.at_level(logging.INFO):
         Claims(tmp_path, "vit").share([0, 1, 2], done.append, logger=logging.getLogger(__name__))
@@ -87,10 +92,10 @@ def test_a_shard_of_a_killed_process_is_done_by_another(tmp_path, start, caplog)
 
 
 def test_a_claim_ends_with_its_block(tmp_path):
-    claims = Claims(tmp_path, "vit")
-    with claims.claim(0) as first, claims.claim(0) as second, claims.claim(1) as other:
+    held = Claims(tmp_path, "vit")
+    with held.claim(0) as first, held.claim(0) as second, held.claim(1) as other:
         assert (first, second, other) == (True, False, True)
-    with claims.claim(0) as again:
+    with held.claim(0) as again:
         assert again
 
 
@@ -98,8 +103,8 @@ def test_an_error_lets_go_of_the_claim(tmp_path):
     def fail(number):
         raise OSError(number)
 
-    claims = Claims(tmp_path, "vit")
+    held = Claims(tmp_path, "vit")
     with pytest.raises(OSError, match="0"):
-        claims.share([0], fail, logger=logging.getLogger(__name__))
-    with claims.claim(0) as mine:
+        held.share([0], fail, logger=logging.getLogger(__name__))
+    with held.claim(0) as mine:
         assert mine

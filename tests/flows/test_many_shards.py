@@ -13,7 +13,7 @@ from flows import settings
 from flows.extract import extract_dataset
 from flows.jobs.prepare import prepare_dataset
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.slow]
 
 SHARDS = 1_000
 WARM = 100  # shards after which models are loaded and every module is imported

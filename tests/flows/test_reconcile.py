@@ -1,5 +1,6 @@
 """What looks after an installation: ages of stores, trainings that are out of date, and one training at a time."""
 
+import gc
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -29,6 +30,13 @@ pytestmark = [
     # a flow that runs in this process leaves sockets of Prefect's client to the garbage collector
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected():
+    """The sockets are closed here, where their warnings are passed over, and not in a test of another file."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

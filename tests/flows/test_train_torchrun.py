@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from small_lab import command, experiment, make_lab, train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
 
 def torchrun(root, *words):
@@ -21,7 +21,7 @@ def torchrun(root, *words):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
         check=False,
     )
 

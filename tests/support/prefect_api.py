@@ -8,8 +8,16 @@ import httpx
 class Patient(httpx.HTTPTransport):
     """Asks again as Prefect's own client does: while SQLite is locked, which is a 503, and where no answer came.
 
-    Only a question is repeated for want of an answer; what changes something may have been done all the same.
+    Only a question is repeated after anything else than a 503: what changes something may have been done all the same.
+    Every request has a connection of its own, since the server drops those that idle for 5 s.
+
+    Args:
+        busy: Statuses after which a question is asked again.
     """
+
+    def __init__(self, *busy: int):
+        super().__init__(limits=httpx.Limits(max_keepalive_connections=0))
+        self.busy = busy
 
     def handle_request(self, request):
         deadline = time.monotonic() + 120
@@ -17,13 +25,14 @@ class Patient(httpx.HTTPTransport):
             late = time.monotonic() > deadline
             try:
                 response = super().handle_request(request)
-            except httpx.ReadTimeout:
+            except httpx.TransportError:
                 if late or not is_question(request):
                     raise
-                continue
-            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or late:
-                return response
-            response.close()
+            else:
+                locked = response.status_code == httpx.codes.SERVICE_UNAVAILABLE
+                if late or not (locked or (response.status_code in self.busy and is_question(request))):
+                    return response
+                response.close()
             time.sleep(1)
 
 
@@ -32,7 +41,7 @@ def is_question(request):
 
 
 def client(url):
-    return httpx.Client(base_url=url, timeout=60, transport=Patient())
+    return httpx.Client(base_url=url, timeout=120, transport=Patient())
 
 
 def ask(url, path, **body):
@@ -41,10 +50,21 @@ def ask(url, path, **body):
         return api.post(path, json=body).raise_for_status().json()
 
 
+def automations(api):
+    return api.post("/automations/filter", json={"limit": 200}).raise_for_status().json()
+
+
+def train_nothing(api):
+    """Have no commit start a training, which would keep the only worker from what a test waits for."""
+    ours = [item["id"] for item in automations(api) if item["name"].startswith("reelstore: train ")]
+    assert ours
+    for automation in ours:
+        api.patch(f"/automations/{automation}", json={"enabled": False}).raise_for_status()
+
+
 def notice_dead_runs(api, *, after_seconds):
     """Have the server look for dead runs earlier than the 90 s of an installation; the mechanism stays as it is."""
-    found = api.post("/automations/filter", json={"limit": 200}).raise_for_status().json()
-    ours = next(item for item in found if item["name"] == "reelstore: mark dead runs as crashed")
+    ours = next(item for item in automations(api) if item["name"] == "reelstore: mark dead runs as crashed")
     assert ours["trigger"]["within"] == 90
     core = {key: ours[key] for key in ("name", "description", "enabled", "trigger", "actions", "tags")}
     core["trigger"]["within"] = after_seconds

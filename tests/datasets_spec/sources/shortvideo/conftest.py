@@ -97,7 +97,7 @@ class Site:
     def forget(self) -> None:
         """Wait until all connections are closed, then count anew."""
         with self.changed:
-            assert self.changed.wait_for(lambda: self.open == 0, timeout=10)
+            assert self.changed.wait_for(lambda: self.open == 0, timeout=60)
             self.most = 0
             self.asked.clear()
 
