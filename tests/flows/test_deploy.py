@@ -147,10 +147,15 @@ def test_a_schedule_makes_runs_and_one_that_overlaps_is_cancelled(registered, ap
     assert (first["status"], first["state"]["type"]) == ("ACCEPT", "PENDING")
     assert second["state"]["type"] == "CANCELLED"
     assert planned(registered) == ["clear schedule check-freshness:every-hour"]
-    deploy.run(dry_run=False, settings=registered.settings)
     later = {**wanted, "limit": 200, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-    due = [run for run in api.post("/flow_runs/filter", json=later).json() if run["auto_scheduled"]]
-    assert due == []  # what was to come is gone
+
+    def to_come():
+        runs = api.post("/flow_runs/filter", json=later).raise_for_status().json()
+        return [run for run in runs if run["auto_scheduled"]]
+
+    assert wait_for(to_come, count=1)
+    deploy.run(dry_run=False, settings=registered.settings)
+    assert to_come() == []
 
 
 def begin(api, run_id):

@@ -1,12 +1,12 @@
 """``reelstore doctor``: each finding against a real server, or a real lack of one."""
 
 import threading
-import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from services import wait_until
 
 from flows.doctor import examine
 from flows.server_checks import check_server
@@ -78,9 +78,11 @@ def test_a_server_of_another_version_is_told(tmp_path):
 
 
 def test_with_everything_deployed_only_the_worker_is_missing(registered):
-    end = time.monotonic() + 120
-    while (found := list(check_server(registered.settings)))[0][0] == "FAIL" and time.monotonic() < end:
-        time.sleep(1)  # a server that is busy with what was deployed just now does not answer within the doctor's 5 s
+    def answered():
+        found = list(check_server(registered.settings))
+        return found if found[0][0] != "FAIL" else None
+
+    found = wait_until(answered, "a server with much to do answers within the doctor's 5 s")
     lines = {what: (state, detail, advice) for state, what, detail, advice in found}
     assert {what: line[0] for what, line in lines.items()} == {"server": "OK", "worker": "NOTE", "deployments": "OK"}
     assert "prefect worker start --pool reelstore" in lines["worker"][2]

@@ -1,6 +1,5 @@
 """``reelstore extract`` as a real process that is killed or interrupted: nothing lives on, nothing is lost."""
 
-import contextlib
 import json
 import os
 import signal
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -68,15 +68,6 @@ def decoders_of(pid):
                 continue
             if b"extractors.pool_worker" in words and str(pid).encode() in words[-2:]:
                 found.append(int(entry.name))
-    return found
-
-
-def open_files(pid):
-    """What a process has open; it opens and closes files while this looks."""
-    found = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            found.append(entry.readlink())
     return found
 
 
@@ -145,7 +136,8 @@ def test_interrupted_while_it_reads_a_large_file(tmp_path, start):
         stream.truncate(1 << 38)  # 256 GiB that are not on disk: minutes of hashing
     process = start(folder, "videomae")
 
-    wait_until(lambda: large in open_files(process.pid), process)
+    reader = psutil.Process(process.pid)
+    wait_until(lambda: str(large) in {file.path for file in reader.open_files()}, process)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED

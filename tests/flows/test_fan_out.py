@@ -1,13 +1,13 @@
 """Two real workers on one extraction: each does some of the shards, none is done twice, one commit."""
 
 import os
-import time
 from collections import Counter
 from pathlib import Path
 
 import polars as pl
 import prefect_api
 import pytest
+from services import wait_until
 
 from feature_store import FeatureStore
 from flows.jobs.claims import Claims
@@ -39,13 +39,6 @@ def ask(service, what, **body):
 
 def runs_of(service, flow):
     return ask(service, "flow_runs", flows={"name": {"any_": [flow]}}, sort="START_TIME_DESC")
-
-
-def wait_until(condition, what, seconds=280):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain until {what}"
-        time.sleep(0.5)
 
 
 def start(service, **parameters):

@@ -8,7 +8,6 @@ import contextlib
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, temporary_settings
 from prefect_api import client, notice_dead_runs, train_nothing
+from services import wait_until
 
 from feature_store import FeatureStore
 from flows import deploy
@@ -120,14 +120,6 @@ def place(installation):
     installation.clear()
 
 
-def wait_until(done, what, seconds=400.0, pause=0.5):
-    end = time.monotonic() + seconds
-    while not (value := done()):
-        assert time.monotonic() < end, f"no {what} after {seconds} s"
-        time.sleep(pause)
-    return value
-
-
 def shards(place):
     return list((place.store / "shards").glob("*.parquet"))
 
@@ -140,7 +132,7 @@ def flow_process(worker):
 
 def amid_the_extraction(place, worker):
     """Wait for the first shards; returns the flow's process."""
-    wait_until(lambda: len(shards(place)) >= 2, "shard", pause=0.05)
+    wait_until(lambda: len(shards(place)) >= 2, "two shards are written", pause_seconds=0.05)
     return flow_process(worker)
 
 
@@ -166,9 +158,9 @@ def test_a_killed_flow_is_run_again_and_encodes_the_rest(place):
     run = place.start()
     amid_the_extraction(place, worker).kill()
     before = len(shards(place))
-    wait_until(lambda: place.state(run) == "Crashed", "sign that the run is dead")
-    wait_until(lambda: completed_since(place, known), "second attempt")
-    assert everything_is_there_once(place) > before
+    wait_until(lambda: place.state(run) == "Crashed", "the run is known to be dead")
+    wait_until(lambda: completed_since(place, known), "a second attempt is completed")
+    assert everything_is_there_once(place) > 2 * before
 
 
 def test_a_killed_worker_takes_nothing_with_it(place):
@@ -176,7 +168,7 @@ def test_a_killed_worker_takes_nothing_with_it(place):
     run = place.start()
     flow = amid_the_extraction(place, worker)
     worker.kill()
-    wait_until(lambda: place.state(run) == "Completed", "end of the run")
+    wait_until(lambda: place.state(run) == "Completed", "the run ends")
     flow.wait(120)
     everything_is_there_once(place)
 
@@ -190,8 +182,8 @@ def test_a_lost_machine_is_noticed_and_another_worker_goes_on(place):
         process.kill()
     worker.wait()
     place.worker()
-    wait_until(lambda: place.state(run) == "Crashed", "sign that the run is dead")
-    wait_until(lambda: completed_since(place, known), "second attempt")
+    wait_until(lambda: place.state(run) == "Crashed", "the run is known to be dead")
+    wait_until(lambda: completed_since(place, known), "a second attempt is completed")
     everything_is_there_once(place)
 
 
@@ -207,7 +199,7 @@ def test_a_cancelled_run_ends_its_decoders_and_frees_the_device(place, tmp_path)
         decoder.suspend()  # else all could be done before the worker hears of it
     body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
     place.api.post(f"/flow_runs/{run}/set_state", json=body).raise_for_status()
-    wait_until(lambda: place.state(run) == "Cancelled", "end of the run")
+    wait_until(lambda: place.state(run) == "Cancelled", "the run ends")
     assert psutil.wait_procs([flow, *decoders], timeout=120)[1] == []
     assert FileLock(lock).acquire()
     committed = (place.store / "manifests").glob("*.json")

@@ -4,7 +4,6 @@ Containers are what is left out. PostgreSQL and Redis come from the system's pac
 free ports and in a folder of their own; host names and ports of the file become those of 127.0.0.1.
 """
 
-import contextlib
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ import httpx
 import yaml
 from prefect_api import Patient
 
-from flows.local_server import stop
+from flows.local_server import free_port, stop
 from flows.settings import REPOSITORY
 
 BIN = Path(sys.executable).parent
@@ -88,15 +87,6 @@ def missing_programs() -> list[str]:
         return False
 
     return [name for name in ("initdb", "redis-server") if absent(name)]
-
-
-def free_ports(count: int) -> list[int]:
-    """Different TCP ports that nobody listens on at the moment."""
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def wait_until(condition: Callable[[], Any], what: str, *, pause_seconds: float = 0.3) -> Any:
@@ -165,7 +155,7 @@ class Installation:
     def __post_init__(self) -> None:
         self.services = read_services(self.variables)
         names = ("postgres", "redis", "server", "worker-cpu", "worker-gpu")
-        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.ports = {name: free_port() for name in names}
         options = self.services["postgres"]["command"][1:]
         self.postgres = Postgres(self.folder / "postgres", self.ports["postgres"], options)
 
